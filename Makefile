@@ -1,0 +1,53 @@
+# `make help` lists the targets.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is not Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+install: $(INSTALLED) ## create .venv with the locked versions
+
+demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
+	$(BIN)/snakemake --profile profiles/local results/digits_fid.csv
+	@cat results/digits_fid.md
+	@echo "The digits it drew:  results/digits_grid.png"
+	@echo "Its training curve:  results/digits_curve.png"
+	@echo "All scores:          results/digits_fid.csv"
+	@echo "TensorBoard:         .venv/bin/tensorboard --logdir results/runs"
+
+test: $(INSTALLED) ## the tests, within 15 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED) ## speed, two ways side by side
+	@for bench in $(sort $(filter-out timing,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
+
+report: $(INSTALLED) ## one HTML page of all results
+	$(BIN)/snakemake --report results/report.html
+
+accept: $(INSTALLED) ## keep results after an edit that you know to be harmless: make accept GOAL=results/digits_fid.csv
+	$(BIN)/snakemake --profile profiles/local --touch $(GOAL)
+
+lint: $(INSTALLED) ## formatting and static checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: $(INSTALLED) ## format all sources
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/snakefmt Snakefile workflow
+
+.PHONY: help install demo test bench report accept lint format

@@ -1,0 +1,27 @@
+# From raw data to the paper's tables:
+#   download → archives   shard → data   train → runs   sample → samples   measure → features   score → scores   tabulate
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/shard.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/tabulate.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{run}_fid.csv", run=config["runs"]),

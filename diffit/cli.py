@@ -1,0 +1,74 @@
+"""What every command of this package shares: its arguments, its way to fail, its log and its progress bar."""
+
+import argparse
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+log = logging.getLogger("diffit")
+
+
+class UserError(ValueError):
+    """Something the user can put right. The message is one sentence that names the thing and the way out."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose commands also write what they say, and why they failed, to ``--log FILE``."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.add_argument("--log", type=Path, metavar="FILE", help="also write messages and errors to FILE")
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        arguments = super().parse_args(args, namespace)
+        if arguments.log:
+            arguments.log.parent.mkdir(parents=True, exist_ok=True)
+            # The ranks of a training join the log that their launcher began.
+            log.addHandler(logging.FileHandler(arguments.log, mode="a" if "RANK" in os.environ else "w"))
+        return arguments
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command: a :class:`UserError` or a full disk becomes one line on stderr and exit status 1."""
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler())
+    try:
+        with logging_redirect_tqdm([log]):
+            main()
+    except UserError as error:
+        log.error("error: %s", error)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+            log.exception("this is a fault of the program, please report it")
+            sys.exit(1)
+        log.error("error: cannot write %s: %s; nothing was replaced", error.filename or "a file", error.strerror)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        log.exception("this is a fault of the program, please report it")
+        sys.exit(1)
+
+
+def json_argument(text: str) -> dict:
+    """Parse the JSON object with which a rule describes a data set, a run or a sampler."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"the description {text!r} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"the description {text!r} is not a JSON object")
+    return value
+
+
+def progress(items: Iterable | None = None, **options) -> tqdm:
+    """A tqdm bar with its ETA that stays silent when stderr is not a terminal."""
+    return tqdm(items, disable=None, dynamic_ncols=True, **options)

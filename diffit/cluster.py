@@ -1,0 +1,137 @@
+"""Where training runs: in this process, or in several processes of this machine. One definition of ranks and devices."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+GRACE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of a training: its number, how many there are, and its device."""
+
+    index: int
+    world: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """The sums of each value over all ranks, in float64, the same on every rank."""
+        if self.world == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def barrier(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+def is_rank() -> bool:
+    """Whether this process was started as one of several ranks."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+@contextmanager
+def join() -> Iterator[Rank]:
+    """Become the rank that the environment names (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_*), or the only one.
+
+    NCCL on GPUs, gloo on CPUs.
+    """
+    if is_rank():
+        _die_with_parent()
+    index, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=index, world_size=world)
+    try:
+        yield Rank(index, world, device)
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+
+
+def local(ranks: int, command: list[str]) -> int:
+    """Run ``command`` once a rank on this machine and return the first exit status that is not 0, else 0.
+
+    Signals that ask this process to end are passed on. When one rank dies, the others get SIGTERM, and SIGKILL after
+    ``GRACE_SECONDS``.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    environment = {
+        "OMP_NUM_THREADS": threads,  # a value set by the user wins
+        **os.environ,
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+    }
+    processes = [
+        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(ranks)
+    ]
+
+    def forward(number, _frame):
+        for process in processes:
+            process.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        return _wait(processes)
+    finally:
+        for process in processes:
+            process.kill()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def this_command() -> list[str]:
+    """The command line that started this process, for starting it again as a rank."""
+    return [sys.executable, "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to kill this rank when its launcher is killed: an orphan would train on beside the next attempt."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _wait(processes: list[subprocess.Popen]) -> int:
+    while True:
+        states = [process.poll() for process in processes]
+        if failed := [state for state in states if state not in (None, 0)]:
+            break
+        if all(state == 0 for state in states):
+            return 0
+        time.sleep(0.1)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+    return failed[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

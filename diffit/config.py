@@ -1,0 +1,86 @@
+"""Reading what a user wrote: ``config.yaml`` against its schema, with one sentence for each mistake."""
+
+import copy
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator, validators
+
+from diffit.cli import UserError
+
+
+def _with_defaults(validator_class):
+    """A validator that fills in the schema's ``default`` of each missing key before it looks at the properties."""
+    check_properties = validator_class.VALIDATORS["properties"]
+
+    def fill(validator, properties, instance, schema):
+        if isinstance(instance, dict):
+            for key, rule in properties.items():
+                if "default" in rule:
+                    instance.setdefault(key, copy.deepcopy(rule["default"]))
+        yield from check_properties(validator, properties, instance, schema)
+
+    return validators.extend(validator_class, {"properties": fill})
+
+
+def validate(config: dict, schema_path: Path) -> dict:
+    """Fill in the schema's defaults and check a configuration in place; return it.
+
+    Raises :class:`UserError` for the first mistake, by its place, with the nearest valid spelling where a key or a
+    name is unknown. References between sections (a run's data set, its sampler) are checked as well.
+    """
+    schema = yaml.safe_load(schema_path.read_text())
+    for error in _with_defaults(Draft202012Validator)(schema).iter_errors(config):
+        raise UserError(next(_sentences(error)))
+    for name, run in config["runs"].items():
+        _known(f"runs.{name}.dataset", run["dataset"], config["datasets"])
+        _known(f"runs.{name}.sampler", run["sampler"], config["samplers"])
+        if run["milestones"] != sorted(set(run["milestones"])):
+            raise UserError(f"config: runs.{name}.milestones must rise, each once: {run['milestones']}")
+    return config
+
+
+def lookup(section: dict, kind: str, name: str) -> dict:
+    """The entry ``name`` of a section, or a :class:`UserError` with the nearest name that there is."""
+    if name not in section:
+        raise UserError(f"there is no {kind} {name!r} in the config; {_nearest(name, section)}")
+    return section[name]
+
+
+def difference(old: dict, new: dict, place: str = "") -> list[str]:
+    """The leaves in which two nested dictionaries differ, as ``key.path: old → new``, sorted by key."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += difference(a, b, f"{place}{key}.")
+        elif a != b:
+            lines.append(f"{place}{key}: {a} → {b}")
+    return lines
+
+
+def _known(place: str, name: str, section: dict) -> None:
+    if name not in section:
+        raise UserError(f"config: {place} names {name!r}, which is not defined; {_nearest(name, section)}")
+
+
+def _nearest(name: str, names) -> str:
+    guess = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {guess[0]!r}?" if guess else f"there are: {', '.join(sorted(names)) or 'none'}"
+
+
+def _sentences(error) -> Iterator[str]:
+    place = ".".join(str(part) for part in error.absolute_path) or "the top level"
+    if error.validator in ("oneOf", "anyOf") and error.context:
+        yield from _sentences(max(error.context, key=lambda branch: len(branch.absolute_path)))
+    elif error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        for key in sorted(set(error.instance) - set(known)):
+            yield f"config: {place} has an unknown key {key!r}; {_nearest(key, known)}"
+    elif error.validator == "required":
+        missing = sorted(set(error.validator_value) - set(error.instance))
+        yield f"config: {place} lacks the key {missing[0]!r}"
+    else:
+        yield f"config: {place}: {error.message}"

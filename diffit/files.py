@@ -1,0 +1,88 @@
+"""Files that appear atomically and can be verified: temporary name, fsync, rename, and a sha256 beside them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from diffit.cli import UserError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path`` and rename it to ``path`` once it is safely on disk.
+
+    Readers see the old file or the complete new one. On any exception the temporary file goes and ``path`` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(value: object) -> str:
+    """Hex sha256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of a value: sorted keys, no spaces. Equal values give equal texts."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file atomically, indented for people."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """Read a JSON object; ``remedy`` ends the error sentence where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {remedy}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path} is damaged (not JSON); {remedy}") from None
+
+
+def sidecar(path: Path) -> Path:
+    """Where the facts about ``path`` stand: ``3-of-64.tar`` has ``3-of-64.json`` beside it."""
+    return path.with_suffix(".json")
+
+
+def seal(path: Path, **facts: object) -> dict:
+    """Write the sidecar of a finished file: its sha256, its size, ``facts``. Returns what was written."""
+    record = {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size, **facts}
+    if job := os.environ.get("SLURM_JOB_ID"):
+        record["slurm_job_id"] = job
+    write_json(sidecar(path), record)
+    return record
+
+
+def verify(path: Path, remedy: str = "delete it and run the same command again") -> dict:
+    """Check a sealed file against its sidecar and return the sidecar.
+
+    Raises :class:`UserError` when either is missing, or when size or sha256 differ.
+    """
+    record = read_json(sidecar(path), remedy)
+    if not path.is_file():
+        raise UserError(f"{path} is missing although {sidecar(path).name} describes it; {remedy}")
+    if path.stat().st_size != record["bytes"]:
+        raise UserError(f"{path} has {path.stat().st_size} bytes instead of {record['bytes']}; {remedy}")
+    if sha256(path) != record["sha256"]:
+        raise UserError(f"{path} is damaged: its sha256 is not that of {sidecar(path).name}; {remedy}")
+    return record

@@ -1,0 +1,142 @@
+"""Distances between two sets of features: Fréchet (FID) and kernel (KID), in float64.
+
+FID = |μ₁ − μ₂|² + Tr C₁ + Tr C₂ − 2 Tr (C₁C₂)^½, between Gaussians with the sets' means and covariances (Heusel
+et al. 2017). Only the trace of the root is wanted, so no matrix root is ever taken: with any R such that C₁ = RᵀR,
+the trace is the sum of the square roots of the eigenvalues of the symmetric R C₂ Rᵀ.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from diffit.cli import UserError
+
+_ROWS = 4096  # rows that are held in float64 at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """Mean and covariance (divisor count − 1) of ``count`` feature vectors.
+
+    ``root`` is kept while there are fewer vectors than features: the covariance is then ``root.T @ root``, which
+    makes distances cheaper and more exact. It follows from the features; give none with stored statistics.
+    """
+
+    mean: np.ndarray  # float64 [d]
+    covariance: np.ndarray  # float64 [d, d]
+    count: int
+    root: np.ndarray | None = None  # float64 [r, d], r < d
+
+    def __post_init__(self):
+        d = len(self.mean)
+        if self.count < 2:
+            raise UserError(f"{self.count} image has no covariance; a distance needs at least 2 images")
+        if self.mean.shape != (d,) or self.covariance.shape != (d, d):
+            raise UserError(f"a mean of {self.mean.shape} does not go with a covariance of {self.covariance.shape}")
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
+            raise UserError("the statistics hold NaN or infinity; measure these images again")
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Gaussian":
+        """The Gaussian of features [n, d] of any float type, n ≥ 2."""
+        n, d = features.shape
+        if n < 2:
+            raise UserError(f"{n} image has no covariance; a distance needs at least 2 images")
+        mean = features.mean(axis=0, dtype=np.float64)  # d
+        if n < d:
+            root = (features - mean) / np.sqrt(n - 1)  # n d
+            return cls(mean, root.T @ root, n, root)
+        scatter = np.zeros((d, d))
+        for start in range(0, n, _ROWS):
+            centered = features[start : start + _ROWS] - mean
+            scatter += centered.T @ centered
+        return cls(mean, scatter / (n - 1), n)
+
+    def merge(self, other: "Gaussian") -> "Gaussian":
+        """The Gaussian of both sets together, equal to that of one pass over them (Chan et al. 1979)."""
+        _same_width(self, other)
+        n = self.count + other.count
+        shift = other.mean - self.mean
+        a, b = (self.count - 1) / (n - 1), (other.count - 1) / (n - 1)
+        c = self.count * other.count / n / (n - 1)
+        root = None
+        if self.root is not None and other.root is not None:
+            rows = [np.sqrt(a) * self.root, np.sqrt(b) * other.root, np.sqrt(c) * shift[None]]
+            root = np.concatenate(rows) if sum(map(len, rows)) < len(shift) else None
+        return Gaussian(
+            mean=self.mean + shift * (other.count / n),
+            covariance=a * self.covariance + b * other.covariance + c * np.outer(shift, shift),
+            count=n,
+            root=root,
+        )
+
+
+def frechet_distance(a: Gaussian, b: Gaussian) -> float:
+    """The squared Fréchet distance of two Gaussians: FID, where the features are Inception's.
+
+    Raises :class:`UserError` where the two differ in width.
+    """
+    _same_width(a, b)
+    apart = np.square(a.mean - b.mean).sum()
+    return float(apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * _trace_of_root(a, b))
+
+
+def _same_width(a: Gaussian, b: Gaussian) -> None:
+    if len(a.mean) != len(b.mean):
+        raise UserError(
+            f"features of width {len(a.mean)} and {len(b.mean)} cannot be compared; measure both with one network"
+        )
+
+
+def _trace_of_root(a: Gaussian, b: Gaussian) -> float:
+    """Tr (C_a C_b)^½ by the cheapest way that the two ranks allow."""
+    if a.root is not None and b.root is not None:
+        # R_a C_b R_aᵀ = M Mᵀ with M = R_a R_bᵀ: the singular values of M, its nuclear norm.
+        return torch.linalg.svdvals(torch.from_numpy(a.root @ b.root.T)).sum().item()
+    if a.root is None and b.root is not None:
+        a, b = b, a
+    root = _root(torch.from_numpy(a.covariance)) if a.root is None else torch.from_numpy(a.root)
+    product = root @ torch.from_numpy(b.covariance) @ root.T  # r r
+    # Rounding leaves the eigenvalues that are zero in truth a little below or above it.
+    return _positive(torch.linalg.eigvalsh(product)).sqrt().sum().item()
+
+
+def _root(covariance: torch.Tensor) -> torch.Tensor:
+    """R [r, d] with RᵀR = C: Cholesky's factor at full rank, otherwise scaled eigenvectors, r of them."""
+    lower, failed = torch.linalg.cholesky_ex(covariance)
+    if not failed:
+        return lower.T
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = len(_positive(values))  # the last ones: eigenvalues ascend
+    return (vectors[:, len(values) - kept :] * values[len(values) - kept :].sqrt()).T
+
+
+def _positive(eigenvalues: torch.Tensor) -> torch.Tensor:
+    """Those of ascending eigenvalues that stand above rounding."""
+    tolerance = eigenvalues[-1] * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+    return eigenvalues[eigenvalues > tolerance.clamp(min=0)]
+
+
+def kid(a: np.ndarray, b: np.ndarray, subset_size: int = 1000, subsets: int = 100, seed: int = 0) -> float:
+    """Kernel distance of two sets of features [n, d] and [m, d]: unbiased squared MMD, mean over random subsets.
+
+    The kernel is (x·y/d + 1)³ (Bińkowski et al. 2018). Subsets have ``subset_size`` vectors of each set, or as many
+    as the smaller set has; they are drawn without replacement from a generator of this ``seed``.
+    """
+    if a.shape[1] != b.shape[1]:
+        raise UserError(
+            f"features of width {a.shape[1]} and {b.shape[1]} cannot be compared; measure both with one network"
+        )
+    d, m = a.shape[1], min(len(a), len(b), subset_size)
+    if m < 2:
+        raise UserError(f"subsets of {m} image have no kernel distance; give at least 2 images a set")
+    generator = np.random.Generator(np.random.Philox(seed))
+    total = 0.0
+    for _ in range(subsets):
+        x = b[generator.choice(len(b), m, replace=False)].astype(np.float64)
+        y = a[generator.choice(len(a), m, replace=False)].astype(np.float64)
+        within = (x @ x.T / d + 1) ** 3 + (y @ y.T / d + 1) ** 3  # m m
+        between = (x @ y.T / d + 1) ** 3
+        total += (within.sum() - np.trace(within)) / (m * (m - 1)) - 2 * between.mean()
+    return float(total / subsets)

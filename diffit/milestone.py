@@ -1,0 +1,59 @@
+"""A milestone of a run: the averaged weights after so many images, with all that is needed to use them.
+
+results/runs/{run}/{kimg}/ema.safetensors   weights of the network, float32
+results/runs/{run}/{kimg}/config.json       net, process, data, seed, images trained on, code, and the weights' sha256
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from diffit import files
+from diffit.cli import UserError
+from diffit.nets import build
+
+WEIGHTS, RECORD = "ema.safetensors", "config.json"
+
+
+def write(folder: Path, net: nn.Module, facts: dict) -> None:
+    """Write the weights of ``net`` and ``facts``; the record comes last, so that a milestone with one is complete."""
+    with files.atomic(folder / WEIGHTS) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}, temporary)
+    weights = folder / WEIGHTS
+    files.write_json(folder / RECORD, {**facts, "sha256": files.sha256(weights), "bytes": weights.stat().st_size})
+
+
+def publish(source: Path, target: Path) -> None:
+    """Make the milestone in ``source`` appear in ``target`` as hard links, or as copies across file systems."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, RECORD):
+        with files.atomic(target / name) as temporary:
+            try:
+                os.link(source / name, temporary)
+            except OSError:
+                shutil.copy2(source / name, temporary)
+
+
+def exists(folder: Path) -> bool:
+    """Whether a complete milestone stands in ``folder``."""
+    return (folder / RECORD).exists()
+
+
+def load(folder: Path) -> tuple[nn.Module, dict]:
+    """The network with its weights, in evaluation mode on the CPU, and the record.
+
+    Raises :class:`UserError` where a file is missing, the weights are not those of the record, or do not fit the net.
+    """
+    remedy = f"delete {folder} and ask for it again: the run's state holds a copy"
+    record = files.read_json(folder / RECORD, remedy)
+    weights = folder / WEIGHTS
+    if not weights.exists() or files.sha256(weights) != record["sha256"]:
+        raise UserError(f"{weights} is missing or damaged (its sha256 is not that of {RECORD}); {remedy}")
+    net = build(record["net"])
+    missing, unexpected = net.load_state_dict(load_file(weights), strict=False)
+    if missing or unexpected:
+        raise UserError(f"{weights} does not fit its network: missing {missing}, unexpected {unexpected}; {remedy}")
+    return net.eval().requires_grad_(False), record

@@ -1,0 +1,176 @@
+"""The parts of DiffiT, one class each: time embedding, TMSA, transformer block and residual cell.
+
+Equation numbers are the paper's. Where the released latent network has the same part, the parameters bear its names.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def positional_embedding(positions: Tensor, dim: int) -> Tensor:
+    """Cosines, then sines, of positions [B] at dim/2 frequencies falling from 1 to 1/10000: float32 [B, dim]."""
+    octaves = torch.arange(dim // 2, device=positions.device, dtype=torch.float32) / (dim // 2)
+    angles = positions.float()[:, None] * torch.exp(-math.log(10000) * octaves)  # [B, dim/2]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """The time token: positional embedding through a small MLP with swish (Sec. 3.2).
+
+    Augmentation labels, where a network has them, enter by a linear map without bias that is added to the positional
+    embedding, so that zero labels (no augmentation) add nothing.
+    """
+
+    def __init__(self, positional_dim: int, dim: int, augment_labels: int = 0):
+        super().__init__()
+        self.positional_dim = positional_dim
+        self.augment = nn.Linear(augment_labels, positional_dim, bias=False) if augment_labels else None
+        self.mlp = nn.Sequential(nn.Linear(positional_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, noise: Tensor, augment: Tensor | None = None) -> Tensor:
+        """Noise levels or timesteps [B], labels [B, A] or None -> time token [B, T]."""
+        embedding = positional_embedding(noise, self.positional_dim)  # [B, P]
+        embedding = embedding.to(self.mlp[0].weight.dtype)
+        if augment is not None:
+            assert self.augment is not None, "this network was built without augmentation labels"
+            embedding = embedding + self.augment(augment)
+        return self.mlp(embedding)  # [B, T]
+
+
+def relative_position_index(grid: tuple[int, int]) -> Tensor:
+    """Row of the bias table for each pair of tokens of a grid (h, w): int64 [N, N] with N = h·w, query first.
+
+    The row is that of the offset query − key, counted from −(h−1), −(w−1) in raster order: 0 to (2h−1)(2w−1)−1.
+    """
+    h, w = grid
+    place = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).flatten(1)  # [2, N]
+    dy, dx = place[:, :, None] - place[:, None, :]  # each [N, N]
+    return (dy + h - 1) * (2 * w - 1) + dx + w - 1
+
+
+class TMSA(nn.Module):
+    """Time-dependent multi-head self-attention (Eq. 3-6).
+
+    Queries, keys and values are sums of a projection of the spatial token and one of the time token:
+    q = x_s W_qs + x_t W_qt, k and v alike (Eq. 3-5); Softmax(Q K^T / sqrt(d) + B) V follows (Eq. 6), with a
+    relative position bias B that is learned for each head.
+    """
+
+    def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int]):
+        super().__init__()
+        assert dim % heads == 0, f"{heads} heads do not divide {dim} channels"
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv_temb = nn.Linear(time_dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        offsets = (2 * grid[0] - 1) * (2 * grid[1] - 1)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, heads))
+        self.register_buffer("relative_position_index", relative_position_index(grid), persistent=False)
+
+    def position_bias(self) -> Tensor:
+        """B of Eq. 6: [heads, N, N]."""
+        tokens = len(self.relative_position_index)
+        bias = self.relative_position_bias_table.index_select(0, self.relative_position_index.flatten())
+        return rearrange(bias, "(q k) heads -> heads q k", q=tokens)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Spatial tokens [B·windows, N, C] with an image's windows together, time token [B, T] -> like x."""
+        qkv = self.qkv(x)  # [B·windows, N, 3C]
+        # The time token is projected once for an image and added in all its windows.
+        qkv = rearrange(qkv, "(b windows) n c -> b (windows n) c", b=len(time)) + self.qkv_temb(time)[:, None]
+        q, k, v = rearrange(
+            qkv,
+            "b (windows n) (three heads d) -> three (b windows) heads n d",
+            three=3,
+            heads=self.heads,
+            n=x.shape[1],
+        )
+        bias = self.position_bias()[None]  # [1, heads, N, N]
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))  # [B·windows, heads, N, d]
+        return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
+
+
+class MLP(nn.Module):
+    """Linear, GELU (tanh form, as in the released network), Linear."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))  # [..., C]
+
+
+class DiffiTTransformer(nn.Module):
+    """x^ = TMSA(LN(x_s), x_t) + x_s (Eq. 7), x = MLP(LN(x^)) + x^ (Eq. 8); LN has no parameters, as released."""
+
+    def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int], mlp_ratio: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+        self.attn = TMSA(dim, time_dim, heads, grid)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+        self.mlp = MLP(dim, round(dim * mlp_ratio))
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Spatial tokens [B·windows, N, C], time token [B, T] -> like x."""
+        x = self.attn(self.norm1(x), time) + x
+        return self.mlp(self.norm2(x)) + x
+
+
+def fit_window(grid: int, window: int) -> int:
+    """Side of the windows that tile a grid: a window larger than the grid is the grid.
+
+    Raises ValueError where the window is smaller than the grid and does not divide it.
+    """
+    window = min(window, grid)
+    if grid % window:
+        raise ValueError(f"window {window} does not divide the {grid}x{grid} grid of a stage")
+    return window
+
+
+def partition(x: Tensor, window: int) -> Tensor:
+    """Cut a feature map [B, C, H, W] into windows: tokens [B·windows, window², C], an image's windows together."""
+    return rearrange(x, "b c (y h) (x w) -> (b y x) (h w) c", h=window, w=window)
+
+
+def merge(tokens: Tensor, grid: int, window: int) -> Tensor:
+    """Inverse of :func:`partition` for a square grid: [B, C, grid, grid]."""
+    y = grid // window
+    return rearrange(tokens, "(b y x) (h w) c -> b c (y h) (x w)", y=y, x=y, h=window)
+
+
+class DiffiTResBlock(nn.Module):
+    """x^ = Conv3x3(Swish(GN(x_s))) (Eq. 9), x = DiffiT-Transformer(x^, x_t) + x_s (Eq. 10), in local windows.
+
+    Dropout, which the paper does not place, stands where EDM has it: right before the cell's convolution.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        time_dim: int,
+        *,
+        grid: int,
+        window: int,
+        head_dim: int,
+        mlp_ratio: float,
+        groups: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.grid, self.window = grid, fit_window(grid, window)
+        self.norm = nn.GroupNorm(groups, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.transformer = DiffiTTransformer(dim, time_dim, dim // head_dim, (self.window, self.window), mlp_ratio)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Feature map [B, C, H, W], time token [B, T] -> like x."""
+        h = self.conv(self.dropout(F.silu(self.norm(x))))  # [B, C, H, W]
+        h = self.transformer(partition(h, self.window), time)  # [B·windows, window², C]
+        return merge(h, self.grid, self.window) + x

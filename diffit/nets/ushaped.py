@@ -1,0 +1,159 @@
+"""Image-space DiffiT: the U-shaped network of Fig. 4, Tables S.2 and S.3.
+
+What the paper leaves open is our choice: heads of ``head_dim`` channels, an MLP ratio, the number of normalization
+groups, layer norms without parameters, skips joined by concatenation and a convolution, and where dropout and the
+augmentation labels enter (see :mod:`diffit.nets.layers`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffit.nets.layers import TMSA, DiffiTResBlock, TimeEmbedding
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of the U: feature maps of ``dim`` channels on a ``grid`` × ``grid``."""
+
+    grid: int
+    dim: int
+
+
+@dataclass(frozen=True)
+class UShapedConfig:
+    """Shape of a :class:`UShapedDiffiT`. Raises ValueError for values that do not go together."""
+
+    resolution: int  # pixels along a side
+    channels: int  # of the image
+    width: int  # channels that a multiplier of 1 stands for
+    multipliers: tuple[int, ...]  # of the width, one for each level, finest first
+    blocks: int  # DiffiT ResBlocks in each stage
+    window: int  # side of the attention windows, in tokens
+    head_dim: int  # channels of an attention head
+    mlp_ratio: float  # hidden width of the MLPs over their input's
+    time_dim: int  # width of the time token
+    groups: int  # of the group normalization
+    dropout: float
+    augment_labels: int  # 9 for EDM's augmentation, 0 for none
+
+    def __post_init__(self):
+        for key in (
+            "resolution",
+            "channels",
+            "width",
+            "blocks",
+            "window",
+            "head_dim",
+            "mlp_ratio",
+            "time_dim",
+            "groups",
+        ):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key} {getattr(self, key)} is not positive")
+        if not self.multipliers or min(self.multipliers) <= 0:
+            raise ValueError(f"multipliers {list(self.multipliers)} must name a positive factor for each level")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
+        if self.augment_labels < 0:
+            raise ValueError(f"augment_labels {self.augment_labels} is negative")
+        if self.width % 2:
+            raise ValueError(f"width {self.width} is odd, and the positional embedding needs pairs")
+        halvings = len(self.multipliers) - 1
+        if self.resolution % 2**halvings:
+            raise ValueError(
+                f"resolution {self.resolution} cannot be halved {halvings} times, once for each next level"
+            )
+        for level in self.levels:
+            for key in ("head_dim", "groups"):
+                if level.dim % getattr(self, key):
+                    raise ValueError(f"{key} {getattr(self, key)} does not divide {level.dim} (width x multiplier)")
+
+    @property
+    def levels(self) -> list[Level]:
+        """The levels, finest first."""
+        return [Level(self.resolution // 2**i, self.width * m) for i, m in enumerate(self.multipliers)]
+
+
+class UShapedDiffiT(nn.Module):
+    """The denoising network alone; noise levels are scaled and images preconditioned outside of it.
+
+    The encoder has a stage of residual cells at every level with strided convolutions between, the decoder one at
+    every level but the lowest, each after an upsampler and the join with the encoder's features of its resolution.
+
+    ``checkpoint_blocks`` keeps only the inputs of the residual cells for the backward pass and computes the rest
+    again: less memory, the same numbers.
+    """
+
+    def __init__(self, config: UShapedConfig, checkpoint_blocks: bool = False):
+        super().__init__()
+        self.config = config
+        self.checkpoint_blocks = checkpoint_blocks
+        levels = config.levels
+        finest, coarser = levels[0], list(zip(levels[:-1], levels[1:], strict=True))
+
+        self.time_embedding = TimeEmbedding(config.width, config.time_dim, config.augment_labels)
+        self.tokenizer = nn.Conv2d(config.channels, finest.dim, 3, padding=1)
+        self.encoder = nn.ModuleList(self._stage(level) for level in levels)
+        self.downsamplers = nn.ModuleList(nn.Conv2d(a.dim, b.dim, 3, stride=2, padding=1) for a, b in coarser)
+        self.upsamplers = nn.ModuleList(
+            nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(b.dim, a.dim, 3, padding=1)) for a, b in coarser
+        )
+        self.joins = nn.ModuleList(nn.Conv2d(2 * a.dim, a.dim, 3, padding=1) for a, _ in coarser)
+        self.decoder = nn.ModuleList(self._stage(level) for level in levels[:-1])
+        self.head = nn.Sequential(
+            nn.GroupNorm(config.groups, finest.dim),
+            nn.SiLU(),
+            nn.Conv2d(finest.dim, config.channels, 3, padding=1),
+        )
+        self.initialize_weights()
+
+    def _stage(self, level: Level) -> nn.ModuleList:
+        c = self.config
+        return nn.ModuleList(
+            DiffiTResBlock(
+                level.dim,
+                c.time_dim,
+                grid=level.grid,
+                window=c.window,
+                head_dim=c.head_dim,
+                mlp_ratio=c.mlp_ratio,
+                groups=c.groups,
+                dropout=c.dropout,
+            )
+            for _ in range(c.blocks)
+        )
+
+    def initialize_weights(self) -> None:
+        """Every weight in one place; in the beginning the network gives zeros."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            if isinstance(module, TMSA):
+                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+        nn.init.zeros_(self.head[-1].weight)
+
+    def forward(self, x: Tensor, noise: Tensor, augment: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W], noise levels [B], augmentation labels [B, A] or None -> [B, C, H, W]."""
+        time = self.time_embedding(noise, augment)  # [B, T]
+        # Tokens are channels-last too, so this order saves copies between convolutions and transformers.
+        x = self.tokenizer(x.contiguous(memory_format=torch.channels_last))  # [B, D0, H, W]
+        skips = []
+        for stage, downsample in zip(self.encoder, self.downsamplers, strict=False):
+            x = self._run(stage, x, time)
+            skips.append(x)
+            x = downsample(x)  # [B, D', H/2, W/2]
+        x = self._run(self.encoder[-1], x, time)
+        for i in reversed(range(len(skips))):
+            x = torch.cat([self.upsamplers[i](x), skips[i]], dim=1)  # [B, 2D, 2H, 2W]
+            x = self._run(self.decoder[i], self.joins[i](x), time)
+        return self.head(x)  # [B, C, H, W]
+
+    def _run(self, stage: nn.ModuleList, x: Tensor, time: Tensor) -> Tensor:
+        for block in stage:
+            x = checkpoint(block, x, time, use_reentrant=False) if self.checkpoint_blocks else block(x, time)
+        return x

@@ -1,0 +1,153 @@
+"""Put the scores of a run into one table beside the paper's value, with its samples and training curve as pictures."""
+
+from argparse import Namespace
+from itertools import islice
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torchvision.utils import make_grid
+
+from diffit import files, journal, tars
+from diffit.cli import Parser, UserError, json_argument, run
+
+matplotlib.use("agg")
+from matplotlib import pyplot
+
+GRID_SIDE = 10
+TILE_PIXELS = 48
+
+
+def rows(spec: dict, score: dict) -> list[dict]:
+    """One row a metric of one score file; the paper's value stands beside the trained network's metric alone."""
+    samples = score["samples"]
+    trained = samples["images_trained"] > 0
+    subject = "trained network" if trained else "untrained network"
+    result = []
+    for metric in score["metrics"]:
+        is_real = metric["name"] == "fid_real"
+        if is_real and not trained:
+            continue  # the same value in every score of this data set and count
+        paper = spec["paper"].get(metric["name"]) if trained else None
+        result.append(
+            {
+                "run": spec["run"],
+                "metric": metric["name"],
+                "of": "real images" if is_real else subject,
+                "value": metric["value"],
+                "paper": paper,
+                "paper_source": spec["paper"]["source"] if paper is not None else "",
+                "protocol": score["protocol"],
+                "biased": metric["biased"],
+                "images": metric["images"],
+                "reference": score["reference"]["dataset"],
+                "reference_images": metric["reference_images"],
+                "first_seed": None if is_real else samples["sampler"]["first_seed"],
+                "sampler": "" if is_real else _named(samples["sampler"]),
+                "images_trained": None if is_real else samples["images_trained"],
+                "weights_sha256": "" if is_real else samples["weights_sha256"],
+                "git_commit": samples["commit"],
+                "note": metric["note"],
+            }
+        )
+    return result
+
+
+def table(spec: dict, scores: list[dict]) -> pd.DataFrame:
+    """The rows of all scores of a run, in the order given."""
+    frame = pd.DataFrame([row for score in scores for row in rows(spec, score)])
+    counts = ["images", "reference_images", "first_seed", "images_trained"]
+    return frame.astype(dict.fromkeys(counts, "Int64"))
+
+
+def markdown(spec: dict, frame: pd.DataFrame) -> str:
+    """The table for people: what fits a page, and a sentence that puts the values side by side."""
+    shown = frame[
+        ["metric", "of", "value", "paper", "protocol", "images", "reference_images", "images_trained", "biased"]
+    ]
+    shown = shown.assign(value=[f"{value:.4g}" for value in shown["value"]])
+    shown = shown.assign(**{name: shown[name].astype(object).where(shown[name].notna(), "–") for name in shown})
+    text = f"# {spec['run']}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n"
+    if sentence := _comparison(frame):
+        text += f"\n{sentence}\n"
+    if frame["biased"].any():
+        text += (
+            "\nBiased: computed from fewer images than the network has features. FID grows as images become fewer, "
+            "so these values compare with each other at equal counts and with no published number.\n"
+        )
+    return text
+
+
+def _comparison(frame: pd.DataFrame) -> str:
+    """How far the trained network stands from the untrained one and from real images, all at equal counts."""
+    disjoint = frame[frame["metric"].isin(["fid_disjoint", "fid_real"])].set_index("of")["value"]
+    if not {"trained network", "untrained network", "real images"} <= set(disjoint.index):
+        return ""
+    trained, untrained, real = (disjoint[f"{of}"] for of in ("trained network", "untrained network", "real images"))
+    return (
+        f"FID at equal counts against the same held-back part of the data: trained network {trained:.1f}, the same "
+        f"network untrained {untrained:.1f} ({untrained / trained:.1f} times as high), real images {real:.1f}."
+    )
+
+
+def draw_grid(folder: Path, out: Path) -> None:
+    """The first images of a folder by seed, as a square picture with whole pixels enlarged."""
+    images = np.stack([image for _key, image, _label in islice(tars.read_images(folder), GRID_SIDE**2)])
+    tiles = torch.from_numpy(images).permute(0, 3, 1, 2)  # [n, 3, H, W]
+    factor = max(1, TILE_PIXELS // tiles.shape[-1])
+    tiles = tiles.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    grid = make_grid(tiles, nrow=GRID_SIDE, padding=2, pad_value=255)
+    with files.atomic(out) as temporary:
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(temporary, format="png")
+
+
+def draw_curve(name: str, log: list[dict], out: Path) -> None:
+    """Training loss over images seen, each logged mean and a running median, on logarithmic loss."""
+    if not log:
+        raise UserError(f"the log of {name} is empty, so there is no training curve to draw; train at least one step")
+    frame = pd.DataFrame(log)
+    kimg = frame["images"] / 1000
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    axes.plot(kimg, frame["loss"], color="0.75", linewidth=0.8, label="mean of 50 steps")
+    axes.plot(kimg, frame["loss"].rolling(9, center=True, min_periods=1).median(), label="running median")
+    axes.set(xlabel="thousand images seen", ylabel="loss a pixel", yscale="log", title=f"Training of {name}")
+    axes.legend(frameon=False)
+    with files.atomic(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    pyplot.close(figure)
+
+
+def _named(sampler: dict) -> str:
+    churn = f", churn {sampler['s_churn']:g}" if sampler["s_churn"] else ""
+    return f"{sampler['kind']}, {sampler['steps']} steps{churn}"
+
+
+def _arguments() -> Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("spec", type=json_argument, help="run, paper and baselines as a JSON object")
+    parser.add_argument("out", type=Path, help="the table to write, results/{run}_fid.csv; .md and pictures beside it")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score files, the run's last first")
+    parser.add_argument("--samples", type=Path, required=True, help="the folder of images for the grid")
+    parser.add_argument("--state", type=Path, required=True, help="the run's state folder with its log")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = _arguments()
+    spec, out = arguments.spec, arguments.out
+    scores = [files.read_json(path, remedy="score again") for path in arguments.scores]
+    frame = table(spec, scores)
+    stem = out.name.removesuffix("_fid.csv")
+    draw_grid(arguments.samples, out.with_name(f"{stem}_grid.png"))
+    draw_curve(spec["run"], journal.read(arguments.state / "log.jsonl"), out.with_name(f"{stem}_curve.png"))
+    with files.atomic(out.with_suffix(".md")) as temporary:
+        temporary.write_text(markdown(spec, frame))
+    with files.atomic(out) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
+if __name__ == "__main__":
+    run(main)

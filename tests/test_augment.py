@@ -1,0 +1,154 @@
+"""The augmentation moves pixels where its parameters say, and tells the network exactly that."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffit.process.augment import PARAMETERS, AugmentPipe
+
+EVERYTHING = AugmentPipe(p=1.0, xflip=True)
+
+
+def parameters(batch=1, **values):
+    p = torch.zeros(batch, len(PARAMETERS))
+    for name, value in values.items():
+        p[:, PARAMETERS.index(name)] = value
+    return p
+
+
+def noise(batch=1, size=32, seed=0):
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def wave(y, x):
+    """A smooth picture, by pixel coordinates from the center of 32 pixels: periods of 8 to 16 pixels."""
+    return 0.5 * torch.sin(0.4 * x + 0.5 * y) + 0.4 * torch.cos(0.7 * x - 0.2 * y)
+
+
+def picture(transform=lambda y, x: (y, x)):
+    place = torch.arange(32) - 15.5
+    return wave(*transform(place[:, None].expand(32, 32), place[None].expand(32, 32)))[None, None]
+
+
+def error_inside(a, b, margin=8):
+    return (a - b)[..., margin:-margin, margin:-margin].abs().max().item()
+
+
+@pytest.mark.parametrize(("name", "axis"), [("xflip", 3), ("yflip", 2)])
+def test_flips_are_exact(name, axis):
+    x = noise()
+    assert torch.equal(EVERYTHING(x, parameters(**{name: 1}))[0], x.flip(axis))
+
+
+def test_an_image_left_alone_keeps_its_bits_and_gets_zero_labels():
+    x = noise()
+    out, labels = EVERYTHING(x, parameters())
+    assert torch.equal(out, x)
+    assert torch.equal(labels, torch.zeros(1, 9))
+
+
+@pytest.mark.parametrize("turns", [-1, 1, 2])
+def test_quarter_turns_are_those_of_rot90_for_any_picture(turns):
+    x = noise()
+    out, _ = EVERYTHING(x, parameters(rotation=-turns * math.pi / 2))  # rot90 turns from x up to −y
+    assert torch.allclose(out, torch.rot90(x, turns, (2, 3)), atol=1e-4)
+
+
+def test_a_shift_of_one_deviation_is_an_eighth_of_the_side_right_and_down():
+    out, _ = EVERYTHING(picture(), parameters(shift_x=1.0, shift_y=-0.8))
+    assert error_inside(out, picture(lambda y, x: (y + 0.8 * 4, x - 4.0))) < 0.03
+
+
+def test_a_scale_of_one_deviation_enlarges_by_two_to_the_fifth_of_an_octave():
+    out, _ = EVERYTHING(picture(), parameters(scale=1.0))
+    assert error_inside(out, picture(lambda y, x: (y / 2**0.2, x / 2**0.2))) < 0.03
+
+
+def test_a_rotation_turns_x_towards_y():
+    a = 0.5
+    out, _ = EVERYTHING(picture(), parameters(rotation=a))
+    turned = picture(lambda y, x: (y * math.cos(a) - x * math.sin(a), x * math.cos(a) + y * math.sin(a)))
+    assert error_inside(out, turned) < 0.03
+
+
+def test_a_squeeze_stretches_along_its_direction_and_shrinks_across_it():
+    stretch = 2**0.2
+    along_x, _ = EVERYTHING(picture(), parameters(squeeze=1.0, direction=0.0))
+    along_y, _ = EVERYTHING(picture(), parameters(squeeze=1.0, direction=math.pi / 2))
+    assert error_inside(along_x, picture(lambda y, x: (y * stretch, x / stretch))) < 0.04
+    assert error_inside(along_y, picture(lambda y, x: (y / stretch, x * stretch))) < 0.04
+
+
+def test_the_order_is_flip_rotation_squeeze_shift():
+    values = {"xflip": 1, "rotation": 0.7, "squeeze": 1.0, "direction": 0.4, "shift_x": 0.5}
+    together, _ = EVERYTHING(picture(), parameters(**values))
+    one_by_one = picture()
+    for names in (["xflip"], ["rotation"], ["squeeze", "direction"], ["shift_x"]):
+        one_by_one, _ = EVERYTHING(one_by_one, parameters(**{name: values[name] for name in names}))
+    assert error_inside(together, one_by_one, margin=12) < 0.06
+
+
+def test_a_constant_picture_stays_constant_under_everything():
+    gray = torch.full((64, 3, 16, 16), 0.3)
+    p = torch.from_numpy(np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(64)]))
+    assert torch.allclose(EVERYTHING(gray, p)[0], gray, atol=1e-5)
+
+
+def test_pixels_on_a_wide_image_turn_by_the_same_angle():
+    x = torch.zeros(1, 1, 16, 32)
+    x[..., 7:9, 18:22] = 1.0  # a horizontal bar right of the center
+    out, _ = EVERYTHING(x, parameters(rotation=math.pi / 2))
+    expected = torch.zeros_like(x)
+    expected[..., 10:14, 15:17] = 1.0  # a vertical bar below it
+    assert torch.allclose(out, expected, atol=0.05)
+
+
+def test_labels_follow_from_the_parameters():
+    values = dict(xflip=1, yflip=1, scale=0.5, rotation=1.0, squeeze=2.0, direction=0.3, shift_x=-1.0, shift_y=0.25)
+    _, labels = EVERYTHING(noise(), parameters(**values))
+    expected = [1, 1, 0.5, math.cos(1) - 1, math.sin(1), 2 * math.cos(0.3), 2 * math.sin(0.3), -1, 0.25]
+    assert labels[0].tolist() == pytest.approx(expected)
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    x = noise(batch=5)
+    p = torch.from_numpy(np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(5)]))
+    together, _ = EVERYTHING(x, p)
+    alone = torch.cat([EVERYTHING(x[i : i + 1], p[i : i + 1])[0] for i in range(5)])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_draws_are_a_function_of_the_generator():
+    a, b, c = (AugmentPipe(0.5, True).draw(np.random.default_rng(seed)) for seed in (7, 7, 8))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    assert a.dtype == np.float32
+
+
+def test_transformations_are_drawn_as_often_as_p_says_and_mirroring_half_the_time():
+    drawn = np.stack([AugmentPipe(0.12, True).draw(np.random.default_rng(i)) for i in range(4000)])
+    rates = dict(zip(PARAMETERS, (drawn != 0).mean(axis=0), strict=True))
+    assert rates["xflip"] == pytest.approx(0.5, abs=0.03)
+    assert rates["yflip"] == pytest.approx(0.06, abs=0.015)  # a coin behind the gate
+    for name in PARAMETERS[2:]:
+        assert rates[name] == pytest.approx(0.12, abs=0.02), name
+    always = np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(4000)])
+    for name in ("scale", "squeeze", "shift_x", "shift_y"):
+        assert always[:, PARAMETERS.index(name)].std() == pytest.approx(1, abs=0.05), name
+    for name in ("rotation", "direction"):
+        assert always[:, PARAMETERS.index(name)].std() == pytest.approx(math.pi / math.sqrt(3), abs=0.05), name
+
+
+def test_without_probability_only_mirroring_is_left_and_that_can_be_turned_off():
+    mirrored = np.stack([AugmentPipe(0.0, True).draw(np.random.default_rng(i)) for i in range(200)])
+    assert set(mirrored[:, 0]) == {0, 1}
+    assert not mirrored[:, 1:].any()
+    still = np.stack([AugmentPipe(0.0, False).draw(np.random.default_rng(i)) for i in range(200)])
+    assert not still.any()
+
+
+def test_a_probability_above_one_is_refused():
+    with pytest.raises(ValueError, match=r"1\.2"):
+        AugmentPipe(1.2, True)

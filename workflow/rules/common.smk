@@ -1,0 +1,144 @@
+# What the rules look up: the slices of the configuration that a stage depends on, and the fingerprint of its code.
+# A slice or a fingerprint that changes makes Snakemake run the stage again; whatever else changes does not.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from diffit.cli import UserError
+from diffit.config import lookup, validate
+from diffit.files import canonical
+from diffit.fingerprint import fingerprint
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    run=r"[^/]+",
+    sampler=r"[^/]+",
+    protocol=r"[^/]+",
+    kimg=r"\d+",
+    piece=r"\d+",
+    pieces=r"\d+",
+    images=r"data/[^/]+|samples/[^/]+/\d+/[^/]+",
+
+
+PYTHON = sys.executable
+PROTOCOL = "clean"
+
+try:
+    validate(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+except UserError as error:
+    raise WorkflowError(f"error: {error}") from None
+
+
+def entry(section, kind, name):
+    """One entry of the configuration, or one sentence about the name that is not there."""
+    try:
+        return lookup(config[section], kind, name)
+    except UserError as error:
+        raise WorkflowError(f"error: {error}") from None
+
+
+def dataset(name):
+    return entry("datasets", "data set", name)
+
+
+def sampler(name):
+    return entry("samplers", "sampler", name)
+
+
+def run(name):
+    return entry("runs", "run", name)
+
+
+def last_milestone(name):
+    return run(name)["milestones"][-1]
+
+
+# The description of a data set without its cut into pieces, as the stages get it on their command lines.
+def dataset_spec(wildcards):
+    return canonical({key: value for key, value in dataset(wildcards.dataset).items() if key != "pieces"})
+
+
+def inception_spec(wildcards):
+    return canonical({"source": "inception", **config["inception"]})
+
+
+# What a run is. Milestones, samplers and baselines are no part of it: they may change while it trains.
+def run_spec(wildcards):
+    described = run(wildcards.run)
+    return canonical({key: described[key] for key in ("dataset", "seed", "net", "process", "training")})
+
+
+def run_data(wildcards):
+    return f"results/data/{run(wildcards.run)['dataset']}/manifest.json"
+
+
+# A resource, since resources make nothing run again: which milestones to write when the training passes them.
+def run_milestones(wildcards):
+    return " ".join(str(kimg) for kimg in run(wildcards.run)["milestones"])
+
+
+def sampler_spec(wildcards):
+    return canonical({key: value for key, value in sampler(wildcards.sampler).items() if key != "pieces"})
+
+
+def code(*modules):
+    return fingerprint([f"diffit.{module}" for module in modules])
+
+
+def sampling_code(wildcards):
+    described = run(wildcards.run)
+    return code("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
+
+
+# How old a folder of pictures is, so that a picture added or removed is noticed; a folder that is gone changes nothing.
+def folder_state(wildcards):
+    described = dataset(wildcards.dataset)
+    if described["source"] != "folder" or not described["path"]:
+        return None
+    folder = Path(described["path"])
+    if not folder.is_dir():
+        return "gone"
+    return max(path.stat().st_mtime_ns for path in [folder, *(p for p in folder.iterdir() if p.is_dir())])
+
+
+def pieces_of(folder, count, ending):
+    return [f"{folder}/{k}-of-{count}.{ending}" for k in range(count)]
+
+
+def data_pieces(wildcards):
+    return pieces_of(f"results/data/{wildcards.dataset}", dataset(wildcards.dataset)["pieces"], "tar")
+
+
+def sample_pieces(wildcards):
+    folder = f"results/samples/{wildcards.run}/{wildcards.kimg}/{wildcards.sampler}"
+    return pieces_of(folder, sampler(wildcards.sampler)["pieces"], "tar")
+
+
+# The feature pieces of a folder of images, whether data/{dataset} or samples/{run}/{kimg}/{sampler}.
+def feature_pieces(wildcards):
+    kind, *names = wildcards.images.split("/")
+    count = dataset(names[0])["pieces"] if kind == "data" else sampler(names[-1])["pieces"]
+    return pieces_of(f"results/{wildcards.images}/features/{wildcards.protocol}", count, "npz")
+
+
+def data_features(wildcards):
+    return f"results/data/{run(wildcards.run)['dataset']}/features/{wildcards.protocol}/manifest.json"
+
+
+# The scores that a run's result shows: its last milestone and, where the run asks for it, the untrained network.
+def result_scores(wildcards):
+    described = run(wildcards.run)
+    kimgs = [last_milestone(wildcards.run)] + [0] * ("untrained" in described["baselines"])
+    return [f"results/scores/{wildcards.run}/{kimg}/{described['sampler']}/{PROTOCOL}.json" for kimg in kimgs]
+
+
+# What the result file says about the run beside its scores.
+def result_spec(wildcards):
+    described = run(wildcards.run)
+    return canonical({"run": wildcards.run, "paper": described["paper"], "baselines": described["baselines"]})
+
+
+def result_samples(wildcards):
+    described = run(wildcards.run)
+    return f"results/samples/{wildcards.run}/{last_milestone(wildcards.run)}/{described['sampler']}/manifest.json"

@@ -1,0 +1,34 @@
+rule download:
+    output:
+        "results/archives/{dataset}/archive.json",
+    log:
+        "logs/download/{dataset}.log",
+    params:
+        spec=dataset_spec,
+        folder=folder_state,
+        code=code("download"),
+    message:
+        "Download or link the data set {wildcards.dataset}"
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
+
+
+rule download_inception:
+    output:
+        "results/archives/inception/archive.json",
+    log:
+        "logs/download/inception.log",
+    params:
+        spec=inception_spec,
+        code=code("download"),
+    message:
+        "Download the FID Inception network"
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
+
+
+ruleorder: download_inception > download

@@ -1,0 +1,37 @@
+rule sample:
+    input:
+        "results/runs/{run}/{kimg}/ema.safetensors",
+        "results/runs/{run}/{kimg}/config.json",
+    output:
+        "results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.tar",
+        "results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.json",
+        "results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.index.npz",
+    log:
+        "logs/sample/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.log",
+    params:
+        spec=sampler_spec,
+        code=sampling_code,
+    message:
+        "Sample from {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler},"
+        " piece {wildcards.piece} of {wildcards.pieces}"
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.sample {params.spec:q} $(dirname {input[0]:q}) {output[0]:q} --log {log:q}"
+
+
+rule gather_samples:
+    input:
+        sample_pieces,
+    output:
+        "results/samples/{run}/{kimg}/{sampler}/manifest.json",
+    log:
+        "logs/sample/{run}/{kimg}/{sampler}.log",
+    params:
+        pieces=lambda wildcards: sampler(wildcards.sampler)["pieces"],
+    message:
+        "Gather the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler}"
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"

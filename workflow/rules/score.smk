@@ -1,0 +1,19 @@
+rule score:
+    input:
+        samples="results/samples/{run}/{kimg}/{sampler}/features/{protocol}/manifest.json",
+        reference=data_features,
+        images="results/samples/{run}/{kimg}/{sampler}/manifest.json",
+    output:
+        "results/scores/{run}/{kimg}/{sampler}/{protocol}.json",
+    log:
+        "logs/score/{run}/{kimg}/{sampler}/{protocol}.log",
+    params:
+        baseline=lambda wildcards: "--real-baseline" if "real" in run(wildcards.run)["baselines"] else "",
+        code=code("score"),
+    message:
+        "Score {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} by the protocol {wildcards.protocol}"
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.score $(dirname {input.samples:q}) $(dirname {input.reference:q}) {output:q}"
+        " {params.baseline} --log {log:q}"

@@ -1,0 +1,35 @@
+rule shard:
+    input:
+        "results/archives/{dataset}/archive.json",
+    output:
+        "results/data/{dataset}/{piece}-of-{pieces}.tar",
+        "results/data/{dataset}/{piece}-of-{pieces}.json",
+        "results/data/{dataset}/{piece}-of-{pieces}.index.npz",
+    log:
+        "logs/shard/{dataset}/{piece}-of-{pieces}.log",
+    params:
+        spec=dataset_spec,
+        code=code("shard"),
+    message:
+        "Shard {wildcards.dataset}, piece {wildcards.piece} of {wildcards.pieces}"
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.shard {params.spec:q} $(dirname {input:q}) {output[0]:q} --log {log:q}"
+
+
+rule gather_data:
+    input:
+        data_pieces,
+    output:
+        "results/data/{dataset}/manifest.json",
+    log:
+        "logs/shard/{dataset}.log",
+    params:
+        pieces=lambda wildcards: dataset(wildcards.dataset)["pieces"],
+    message:
+        "Gather the pieces of {wildcards.dataset} into one manifest"
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"

@@ -1,0 +1,23 @@
+# Every milestone of a run is one instance of this rule, and all of them are one training: an instance goes on from the
+# run's state, waits while another one trains, and links what has been published already. Its data are ancient because
+# the command itself compares their content with what the run began with.
+rule train:
+    input:
+        ancient(run_data),
+    output:
+        "results/runs/{run}/{kimg}/ema.safetensors",
+        "results/runs/{run}/{kimg}/config.json",
+    log:
+        "logs/train/{run}/{kimg}.log",
+    params:
+        spec=run_spec,
+    message:
+        "Train {wildcards.run} up to {wildcards.kimg} thousand images"
+    resources:
+        milestones=run_milestones,
+        options="",
+    conda:
+        "../envs/diffit.yaml"
+    shell:
+        "{PYTHON} -m diffit.train {params.spec:q} $(dirname {input:q}) results/runs/{wildcards.run}"
+        " --milestone {wildcards.kimg} --publish {resources.milestones} {resources.options} --log {log:q}"
