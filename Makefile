@@ -28,7 +28,10 @@ demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
 	@echo "TensorBoard:         .venv/bin/tensorboard --logdir results/runs"
 
 test: $(INSTALLED) ## the tests, within 15 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED) ## tests that take minutes each
+	$(BIN)/python -m pytest -m slow
 
 bench: $(INSTALLED) ## speed, two ways side by side
 	@for bench in $(sort $(filter-out timing,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
@@ -50,4 +53,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo test bench report accept lint format
+.PHONY: help install demo test test-slow bench report accept lint format

@@ -37,9 +37,9 @@ def main() -> None:
     full = [Gaussian.of(features(5000, seed)) for seed in (0, 1)]
     few = [Gaussian.of(features(500, seed)) for seed in (0, 1)]
     stored = [Gaussian(g.mean, g.covariance, g.count) for g in few]
-    row("full rank, 5000 images", *full, repeat=3)
-    row("rank-deficient, 500 images", *few, repeat=3)
-    row("rank-deficient, covariances alone", *stored, repeat=3)
+    row("full rank, 5000 images", *full, repeat=1)
+    row("rank-deficient, 500 images", *few, repeat=1)
+    row("rank-deficient, covariances alone", *stored, repeat=1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where training runs: in this process, or in several processes of this machine. One definition of ranks and devices."""
+"""Where training runs: in this process, or in several of this machine. One definition of ranks and devices."""
 
 import contextlib
 import ctypes
@@ -109,7 +109,7 @@ def this_command() -> list[str]:
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel to kill this rank when its launcher is killed: an orphan would train on beside the next attempt."""
+    """Have the kernel kill this rank when its launcher is killed: an orphan would train on beside the next attempt."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
 

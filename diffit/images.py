@@ -109,8 +109,9 @@ def resize(image: Image.Image, how: str, size: int, name: str) -> Image.Image:
         raise UserError(f"{name}: {error}") from None
 
 
-def png(image: Image.Image) -> bytes:
-    """Lossless PNG of an RGB picture: nothing but its pixels, with fixed settings, so equal in, equal out."""
+def png(image: Image.Image | np.ndarray) -> bytes:
+    """Lossless PNG of an RGB picture or uint8 [H, W, 3]: its pixels and nothing else, so equal in, equal out."""
     buffer = io.BytesIO()
-    Image.fromarray(np.asarray(image)).save(buffer, "PNG", compress_level=1)  # 2.4 times as fast as 6 for 4% more bytes
+    # Level 1 took 6.8 ms for a photograph at 256×256, level 6 took 16.8 ms for 3.4% fewer bytes.
+    Image.fromarray(np.asarray(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -7,7 +7,6 @@ The second form takes a folder of any pictures of one size. ``python -m diffit.t
 the manifest with which ``diffit.score`` reads the features.
 """
 
-import argparse
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 from diffit import files, images, tars
-from diffit.cli import UserError, progress, run
+from diffit.cli import Parser, UserError, progress, run
 
 Resize = Callable[[np.ndarray], np.ndarray]
 Sample = tuple[str, np.ndarray, int]  # key, uint8 [H, W, 3], label
@@ -70,8 +69,9 @@ class Inception:
         """float32 [n, h, w, 3] in 0…255 → float32 [n, 2048]."""
         x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # n 3 h w, channels last in memory
         # Fusing kernels after the first batches would change bits on the way; TF32 would change digits.
-        with torch.jit.optimized_execution(False), torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        with (
+            torch.jit.optimized_execution(False),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
         ):
             return self._layers((x - 128) / 128).flatten(1).cpu().numpy()  # n 2048
 
@@ -103,6 +103,8 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
                 raise UserError(f"{source} holds images of {_sizes(sizes)} pixels; bring them to one size first")
             rows.append(inception(pixels))
             bar.update(len(chunk))
+    if not rows:
+        raise UserError(f"{source} holds no images; cut the set into fewer pieces")
     features = np.concatenate(rows)
     if features.shape[1] != rule.width:
         raise UserError(
@@ -152,9 +154,7 @@ def _pictures(folder: Path) -> tuple[Iterable[Sample], dict, dict]:
         raise UserError(f"{folder} holds no pictures; give a folder of pictures or an image tar")
     names = [path.relative_to(folder).as_posix() for path in paths]
     sha256 = files.sha256_of([[name, files.sha256(path)] for name, path in zip(names, paths, strict=True)])
-    samples = (
-        (name, np.asarray(images.decode(path, str(path))), 0) for name, path in zip(names, paths, strict=True)
-    )
+    samples = ((name, np.asarray(images.decode(path, str(path))), 0) for name, path in zip(names, paths, strict=True))
     facts = {"dataset": folder.absolute().name, "count": len(paths), "content_sha256": sha256}
     return samples, facts, {"count": len(paths), "sha256": sha256}
 
@@ -181,12 +181,14 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("images", type=Path, help="K-of-N.tar beside its manifest.json, or a folder of pictures")
     parser.add_argument("out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for a folder)")
     parser.add_argument("--network", type=Path, required=True, help="the folder with inception.pt and its sidecar")
     parser.add_argument("--protocol", default="clean", choices=PROTOCOLS)
-    parser.add_argument("--batch", type=int, help=f"images at a time; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU")
+    parser.add_argument(
+        "--batch", type=int, help=f"images at a time; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU"
+    )
     arguments = parser.parse_args()
     measure(arguments.images, arguments.out, arguments.network, arguments.protocol, arguments.batch)
 

@@ -60,11 +60,11 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 
 def sample(sampler: dict, folder: Path, out: Path) -> None:
-    """Write the piece ``out`` (``{k}-of-{n}.tar``) of the images that ``sampler`` makes from the milestone ``folder``."""
+    """Write the piece ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` makes from a milestone's folder."""
     net, record = milestone.load(folder)
-    piece, _, pieces = out.stem.partition("-of-")
+    piece, pieces = tars.piece_number(out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    blocks = piece_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], int(piece), int(pieces))
+    blocks = piece_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], piece, pieces)
     samples = (
         (f"{seed:08d}", {"npy": _npy(pixels), "cls": b"0"})
         for seed, pixels in generate(net, record, sampler, blocks, device)

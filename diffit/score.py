@@ -14,7 +14,6 @@ fid_disjoint   of the samples
 fid_real       of the real images set aside
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +21,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from diffit import draws, files, tars
-from diffit.cli import UserError, run
+from diffit.cli import Parser, UserError, run
+from diffit.fingerprint import commit
 from diffit.frechet import Gaussian, frechet_distance, kid
 
 KID_SUBSETS, KID_SUBSET_SIZE, KID_SEED = 100, 1000, 0  # clean-fid's numbers
@@ -153,7 +153,7 @@ def features_of(folder: Path, network: Path | None) -> Features:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("samples", type=Path, help="folder of the generated images' features")
     parser.add_argument("data", type=Path, help="folder of the real images' features")
     parser.add_argument("out", type=Path, help="JSON file to write")
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--network", type=Path, help="folder with inception.pt, to measure folders of images")
     arguments = parser.parse_args()
     samples, data = (features_of(folder, arguments.network) for folder in (arguments.samples, arguments.data))
-    files.write_json(arguments.out, score(samples, data, arguments.real_baseline))
+    files.write_json(arguments.out, {**score(samples, data, arguments.real_baseline), "commit": commit()})
 
 
 if __name__ == "__main__":

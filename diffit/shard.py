@@ -6,12 +6,11 @@ Piece K holds the K-th of N contiguous ranges of the sorted pictures. Any number
 once, and the same pictures always give the same bytes. The output folder's name is the data set's.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 from diffit import images, tars
-from diffit.cli import UserError, json_argument, progress, run
+from diffit.cli import Parser, UserError, json_argument, progress, run
 from diffit.sources import Source, open_source
 
 
@@ -47,7 +46,7 @@ def _samples(source: Source, spec: dict, numbers: range) -> Iterator[tuple[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make one piece of a data set.")
+    parser = Parser(__doc__)
     parser.add_argument("spec", help="JSON: source, resolution, labels, resize, min_side")
     parser.add_argument("archive", type=Path, help="the folder that download filled")
     parser.add_argument("out", type=Path, help="K-of-N.tar in a folder named like the data set")

@@ -40,10 +40,10 @@ class Checkpoints:
         path = self.folder / f"checkpoint-{images:012d}.pt"
         with files.atomic(path) as temporary:
             torch.save(content, temporary)
-        files.seal(path, images=images)
+            files.seal(path, written=temporary, images=images)
         for old in self._paths()[:-KEEP]:
-            files.sidecar(old).unlink(missing_ok=True)
             old.unlink()
+            files.sidecar(old).unlink(missing_ok=True)
 
     def load(self) -> dict | None:
         """The newest intact checkpoint, on the CPU, or None where there is none yet.
@@ -56,7 +56,7 @@ class Checkpoints:
             try:
                 files.verify(path, remedy="")
             except UserError as error:
-                log.warning("warning: %s the checkpoint before it is used", str(error).rstrip("; ") + ";")
+                log.warning("warning: %s; the checkpoint before it is used", str(error).rstrip("; "))
                 continue
             return torch.load(path, map_location="cpu", weights_only=True)
         if paths:

@@ -49,7 +49,7 @@ def rows(spec: dict, score: dict) -> list[dict]:
                 "sampler": "" if is_real else _named(samples["sampler"]),
                 "images_trained": None if is_real else samples["images_trained"],
                 "weights_sha256": "" if is_real else samples["weights_sha256"],
-                "git_commit": samples["commit"],
+                "git_commit": score["commit"],
                 "note": metric["note"],
             }
         )

@@ -12,7 +12,6 @@ before it is read and counted after, keys are checked when they are written, and
 short list of known extensions.
 """
 
-import argparse
 import io
 import os
 import re
@@ -28,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from diffit import files
-from diffit.cli import UserError, run
+from diffit.cli import Parser, UserError, run
 
 os.environ["WDS_SECURE"] = "1"  # read when webdataset is imported: refuses pickles and shell pipes
 from webdataset import TarWriter
@@ -253,7 +252,7 @@ def read_images(folder: Path) -> Iterator[tuple[str, np.ndarray, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the manifest of a folder of numbered pieces.")
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pieces", type=int, required=True)
     arguments = parser.parse_args()

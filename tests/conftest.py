@@ -1,11 +1,28 @@
-"""Fixtures that several test files share: the reference tensors and real images beside the checkout."""
+"""Fixtures that several test files share: reference tensors, real images, a tiny data set and how to train on it."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+from diffit import download, shard, tars
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+DIGITS = {
+    "source": "digits",
+    "resolution": 8,
+    "path": None,
+    "labels": False,
+    "resize": "center-crop",
+    "min_side": 8,
+}
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +43,84 @@ def shared_data(shared: Path) -> Path:
 def golden(shared: Path):
     """Load reference tensors by name."""
     return lambda name: load_file(shared / "golden" / f"{name}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """The digits as the workflow makes them: two tars and a manifest."""
+    root = tmp_path_factory.mktemp("digits")
+    archive, data = root / "archives" / "digits", root / "data" / "digits"
+    download.download(DIGITS, archive)
+    for piece in range(2):
+        shard.shard(DIGITS, archive, data / f"{piece}-of-2.tar")
+    tars.gather(data, 2)
+    return data
+
+
+@pytest.fixture
+def tiny_run() -> dict:
+    """A run that trains 1,000 images in seconds. Dropout is on, so that its draws count as well."""
+    return {
+        "dataset": "digits",
+        "seed": 0,
+        "net": {
+            "kind": "ushaped", "width": 16, "multipliers": [1, 2], "blocks": 1, "window": 4, "head_dim": 8,
+            "mlp_ratio": 2, "time_dim": 32, "groups": 4, "dropout": 0.1,
+        },
+        "process": {
+            "kind": "edm", "sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2,
+            "augment": {"probability": 0.2, "xflip": True},
+        },
+        "training": {
+            "batch": 16, "optimizer": "adam", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0,
+            "warmup_kimg": 0.1, "ema_halflife_kimg": 0.2, "ema_rampup": 0.05, "precision": "float32",
+        },
+    }  # fmt: skip
+
+
+class Training:
+    """The train command on the digits, as a process of its own."""
+
+    def __init__(self, spec: dict, data: Path, folder: Path):
+        self.spec, self.data, self.folder = spec, data, folder
+
+    def command(self, kimg: int, *options: str) -> list[str]:
+        spec = json.dumps(self.spec)
+        return [
+            sys.executable, "-m", "diffit.train", spec, str(self.data), str(self.folder), "--milestone", str(kimg), *options,
+        ]  # fmt: skip
+
+    def start(self, kimg: int, *options: str) -> subprocess.Popen:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            self.command(kimg, *options),
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def run(self, kimg: int, *options: str) -> "Ended":
+        process = self.start(kimg, *options)
+        _, message = process.communicate(timeout=300)
+        return Ended(process.returncode, message)
+
+    def weights(self, kimg: int) -> bytes:
+        return (self.folder / str(kimg) / "ema.safetensors").read_bytes()
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "state").glob("checkpoint-*.pt"))
+
+
+class Ended:
+    """How a command ended: its exit status and what it said."""
+
+    def __init__(self, status: int, message: str):
+        self.status, self.message = status, message
+
+
+@pytest.fixture
+def training(tiny_run, digits, tmp_path):
+    """Make a :class:`Training` of the tiny run in a folder of its own."""
+    return lambda name="run", **changes: Training({**tiny_run, **changes}, digits, tmp_path / name)

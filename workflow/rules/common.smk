@@ -10,6 +10,7 @@ from diffit.config import lookup, validate
 from diffit.files import canonical
 from diffit.fingerprint import fingerprint
 
+
 wildcard_constraints:
     dataset=r"[^/]+",
     run=r"[^/]+",

@@ -3,14 +3,14 @@ rule download:
         "results/archives/{dataset}/archive.json",
     log:
         "logs/download/{dataset}.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         spec=dataset_spec,
         folder=folder_state,
         code=code("download"),
     message:
         "Download or link the data set {wildcards.dataset}"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
 
@@ -20,13 +20,13 @@ rule download_inception:
         "results/archives/inception/archive.json",
     log:
         "logs/download/inception.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         spec=inception_spec,
         code=code("download"),
     message:
         "Download the FID Inception network"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
 

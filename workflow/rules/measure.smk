@@ -3,18 +3,19 @@
 rule measure:
     input:
         piece="results/{images}/{piece}-of-{pieces}.tar",
+        manifest="results/{images}/manifest.json",
         network="results/archives/inception/archive.json",
     output:
         "results/{images}/features/{protocol}/{piece}-of-{pieces}.npz",
         "results/{images}/features/{protocol}/{piece}-of-{pieces}.json",
     log:
         "logs/measure/{images}/{protocol}/{piece}-of-{pieces}.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         code=code("measure"),
     message:
         "Measure {wildcards.images}, piece {wildcards.piece} of {wildcards.pieces}, for the protocol {wildcards.protocol}"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.measure {input.piece:q} {output[0]:q} --network $(dirname {input.network:q})"
         " --protocol {wildcards.protocol:q} --log {log:q}"
@@ -27,11 +28,11 @@ rule gather_features:
         "results/{images}/features/{protocol}/manifest.json",
     log:
         "logs/measure/{images}/{protocol}.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         pieces=lambda wildcards: len(feature_pieces(wildcards)),
     message:
         "Gather the features of {wildcards.images} for the protocol {wildcards.protocol}"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"

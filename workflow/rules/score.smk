@@ -7,13 +7,13 @@ rule score:
         "results/scores/{run}/{kimg}/{sampler}/{protocol}.json",
     log:
         "logs/score/{run}/{kimg}/{sampler}/{protocol}.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         baseline=lambda wildcards: "--real-baseline" if "real" in run(wildcards.run)["baselines"] else "",
         code=code("score"),
     message:
         "Score {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} by the protocol {wildcards.protocol}"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.score $(dirname {input.samples:q}) $(dirname {input.reference:q}) {output:q}"
         " {params.baseline} --log {log:q}"

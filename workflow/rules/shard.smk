@@ -7,13 +7,13 @@ rule shard:
         "results/data/{dataset}/{piece}-of-{pieces}.index.npz",
     log:
         "logs/shard/{dataset}/{piece}-of-{pieces}.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         spec=dataset_spec,
         code=code("shard"),
     message:
         "Shard {wildcards.dataset}, piece {wildcards.piece} of {wildcards.pieces}"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.shard {params.spec:q} $(dirname {input:q}) {output[0]:q} --log {log:q}"
 
@@ -25,11 +25,11 @@ rule gather_data:
         "results/data/{dataset}/manifest.json",
     log:
         "logs/shard/{dataset}.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         pieces=lambda wildcards: dataset(wildcards.dataset)["pieces"],
     message:
         "Gather the pieces of {wildcards.dataset} into one manifest"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"

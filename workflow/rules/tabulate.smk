@@ -9,13 +9,13 @@ rule tabulate:
         curve=report("results/{run}_curve.png", category="{run}", caption="../report/curve.rst"),
     log:
         "logs/tabulate/{run}.log",
+    conda:
+        "../envs/diffit.yaml"
     params:
         spec=result_spec,
         code=code("tabulate"),
     message:
         "Tabulate the scores of {wildcards.run}, draw its samples and its training curve"
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.tabulate {params.spec:q} {output.csv:q} --scores {input.scores:q}"
         " --samples $(dirname {input.samples:q}) --state results/runs/{wildcards.run}/state --log {log:q}"

@@ -9,15 +9,15 @@ rule train:
         "results/runs/{run}/{kimg}/config.json",
     log:
         "logs/train/{run}/{kimg}.log",
+    conda:
+        "../envs/diffit.yaml"
+    resources:
+        milestones=run_milestones,
+        options="",
     params:
         spec=run_spec,
     message:
         "Train {wildcards.run} up to {wildcards.kimg} thousand images"
-    resources:
-        milestones=run_milestones,
-        options="",
-    conda:
-        "../envs/diffit.yaml"
     shell:
         "{PYTHON} -m diffit.train {params.spec:q} $(dirname {input:q}) results/runs/{wildcards.run}"
         " --milestone {wildcards.kimg} --publish {resources.milestones} {resources.options} --log {log:q}"

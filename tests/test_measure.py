@@ -1,0 +1,217 @@
+"""Features of the real FID Inception against clean-fid's own pipeline, and what measure refuses."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffit import files, tars
+from diffit.cli import UserError
+from diffit.download import download
+from diffit.images import center_crop, decode
+from diffit.measure import measure
+
+
+@pytest.fixture(scope="session")
+def inception(tmp_path_factory) -> Path:
+    """The network folder as the download stage makes it."""
+    folder = tmp_path_factory.mktemp("inception")
+    download({"source": "inception"}, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar(shared_data, tmp_path_factory) -> tuple[Path, Path]:
+    """Two folders of 40 real images each, as PNG."""
+    folders = tuple(tmp_path_factory.mktemp("cifar") / name for name in ("a", "b"))
+    with zipfile.ZipFile(shared_data / "cifar10_jpeg.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("train/") and name.endswith(".jpg"))
+        for i, name in enumerate(names[:: len(names) // 80][:80]):
+            folders[i % 2].mkdir(exist_ok=True)
+            Image.open(io.BytesIO(archive.read(name))).save(folders[i % 2] / f"{i:03d}.png")
+    return folders
+
+
+class CleanFidNetwork:
+    """clean-fid's call of this TorchScript, for its ``custom_feat_extractor``: 0…255 in, features out."""
+
+    def __init__(self, folder: Path):
+        self.script = torch.jit.load(folder / "inception.pt").eval()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.script((x - 128) / 128)
+
+
+def write_images(folder: Path, images: list[np.ndarray], pieces: int = 1, extension: str = "npy") -> Path:
+    for k in range(pieces):
+        samples = []
+        for i in range(k, len(images), pieces):
+            buffer = io.BytesIO()
+            np.save(buffer, images[i]) if extension == "npy" else Image.fromarray(images[i]).save(buffer, "PNG")
+            samples.append((f"{i:08d}", {extension: buffer.getvalue(), "cls": str(i % 3).encode()}))
+        tars.write_tar(folder / f"{k}-of-{pieces}.tar", samples, run="r", first_seed=0)
+    tars.gather(folder, pieces)
+    return folder
+
+
+def pixels(count: int, size: int = 8, seed: int = 0) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def test_features_of_large_and_of_small_images_equal_clean_fids_pipeline(inception, shared_data, cifar, tmp_path):
+    from cleanfid.fid import get_folder_features
+
+    photographs = sorted((shared_data / "imagenet_sample").rglob("*.JPEG"))[:6]
+    for kind, paths, size in [("photographs", photographs, 400), ("small", sorted(cifar[0].iterdir())[:6], 32)]:
+        folder, out = tmp_path / kind, tmp_path / f"{kind}-features" / "0-of-1.npz"
+        folder.mkdir()
+        for path in paths:
+            center_crop(decode(path, path.name), size).save(folder / f"{path.stem}.png")
+        measure(folder, out, inception)
+        ours = read(out)
+        theirs = get_folder_features(
+            str(folder), CleanFidNetwork(inception), num_workers=0, device=torch.device("cpu"), verbose=False
+        )
+        assert ours["features"].shape == (6, 2048) and ours["features"].dtype == np.float32
+        assert list(ours["keys"]) == sorted(f"{path.stem}.png" for path in paths)
+        assert np.linalg.norm(ours["features"] - theirs) < 1e-5 * np.linalg.norm(theirs)
+
+
+def test_tar_and_picture_folder_of_the_same_images_have_the_same_features(inception, tmp_path):
+    images = pixels(7)
+    (tmp_path / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}.png")
+    measure(tmp_path / "pictures", tmp_path / "features" / "0-of-1.npz", inception)
+    expected = read(tmp_path / "features" / "0-of-1.npz")["features"]
+    for extension in ("npy", "png"):
+        folder = write_images(tmp_path / extension, images, extension=extension)
+        measure(folder / "0-of-1.tar", tmp_path / f"f{extension}" / "0-of-1.npz", inception)
+        stored = read(tmp_path / f"f{extension}" / "0-of-1.npz")
+        np.testing.assert_array_equal(stored["features"], expected)
+        np.testing.assert_array_equal(stored["labels"], [0, 1, 2, 0, 1, 2, 0])
+        assert stored["keys"][6] == "00000006"
+
+
+def test_pieces_gather_into_a_manifest_that_names_their_images_and_network(inception, tmp_path):
+    folder = write_images(tmp_path / "images", pixels(5), pieces=2)
+    for k in range(2):
+        measure(folder / f"{k}-of-2.tar", tmp_path / "features" / f"{k}-of-2.npz", inception)
+    manifest = tars.gather(tmp_path / "features", 2)
+    images = tars.read_manifest(folder)
+    assert manifest["count"] == 5
+    assert manifest["network_sha256"] == files.sha256(inception / "inception.pt")
+    assert manifest["images"] == {name: value for name, value in images.items() if name != "pieces"}
+    assert (manifest["protocol"], manifest["precision"], manifest["size"]) == ("clean", "float32", [8, 8])
+    assert "made_by" not in manifest
+    record = json.loads((tmp_path / "features" / "1-of-2.json").read_text())
+    assert record["made_by"]["images_sha256"] == images["pieces"][1]["sha256"]
+
+
+def test_equal_images_give_equal_bytes_and_batches_change_rounding_alone(inception, tmp_path):
+    folder = write_images(tmp_path / "images", pixels(6))
+    records = [
+        measure(folder / "0-of-1.tar", tmp_path / name / "0-of-1.npz", inception, batch=batch)
+        for name, batch in [("a", 4), ("b", 4), ("c", 3)]
+    ]
+    assert records[0]["sha256"] == records[1]["sha256"]
+    a, c = (read(tmp_path / name / "0-of-1.npz")["features"] for name in "ac")
+    assert np.linalg.norm(a - c) < 1e-5 * np.linalg.norm(a)
+
+
+def test_a_network_that_is_not_the_sealed_one_is_refused(inception, tmp_path):
+    network = tmp_path / "network"
+    network.mkdir()
+    data = bytearray((inception / "inception.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (network / "inception.pt").write_bytes(data)
+    (network / "inception.json").write_bytes((inception / "inception.json").read_bytes())
+    folder = write_images(tmp_path / "images", pixels(2))
+    with pytest.raises(UserError, match=r"inception\.pt is damaged"):
+        measure(folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz", network)
+    (network / "inception.pt").unlink()
+    with pytest.raises(UserError, match=r"inception\.pt is missing"):
+        measure(folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz", network)
+    assert not (tmp_path / "f").exists()
+
+
+class Stub(torch.nn.Module):
+    """A network of the right face whose features are the first pixel, or NaN where that is black."""
+
+    def __init__(self, width: int = 2048):
+        super().__init__()
+        self.width = width
+
+    def layers(self, x: torch.Tensor) -> torch.Tensor:
+        first = x[:, 0, 0, 0] + 1
+        return (first * (first / first)).reshape(-1, 1, 1, 1).expand(-1, self.width, 1, 1)
+
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch) -> Path:
+    """A network folder whose file is never parsed."""
+    folder = tmp_path / "stub"
+    folder.mkdir()
+    (folder / "inception.pt").write_bytes(b"weights")
+    files.seal(folder / "inception.pt")
+    monkeypatch.setattr(torch.jit, "load", lambda path, map_location: Stub())
+    return folder
+
+
+def test_features_that_are_not_finite_are_refused(stub, tmp_path):
+    images = [np.full((8, 8, 3), 9, np.uint8), np.zeros((8, 8, 3), np.uint8)]
+    folder = write_images(tmp_path / "images", images)
+    with pytest.raises(UserError, match="00000001 whose features are not finite"):
+        measure(folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz", stub)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_network_of_another_width_is_refused(stub, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.jit, "load", lambda path, map_location: Stub(width=768))
+    folder = write_images(tmp_path / "images", pixels(2))
+    with pytest.raises(UserError, match="gives 768 features"):
+        measure(folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz", stub)
+
+
+def test_images_of_several_sizes_are_refused(stub, tmp_path):
+    folder = write_images(tmp_path / "images", pixels(1) + pixels(1, size=9))
+    with pytest.raises(UserError, match="8×8 and 9×9 pixels"):
+        measure(folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz", stub)
+
+
+def test_a_damaged_another_or_unlisted_piece_is_refused(stub, tmp_path):
+    folder = write_images(tmp_path / "images", pixels(4))
+    tar, out = folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz"
+    manifest = (folder / "manifest.json").read_text()
+    tars.write_tar(tar, [("00000000", {"npy": b"x"})], run="r", first_seed=0)
+    with pytest.raises(UserError, match=r"manifest\.json names"):
+        measure(tar, out, stub)
+    (folder / "manifest.json").write_text(manifest.replace("0-of-1.tar", "0-of-2.tar"))
+    with pytest.raises(UserError, match="not in the manifest"):
+        measure(tar, out, stub)
+    tar.write_bytes(tar.read_bytes()[:-1])
+    (folder / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=r"0-of-1\.tar has"):
+        measure(tar, out, stub)
+    assert not out.parent.exists()
+
+
+def test_a_folder_without_pictures_and_a_wrong_name_are_refused(stub, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        measure(tmp_path / "empty", tmp_path / "f" / "0-of-1.npz", stub)
+    folder = write_images(tmp_path / "images", pixels(2))
+    with pytest.raises(UserError, match=r"name them .*0-of-1\.npz"):
+        measure(folder / "0-of-1.tar", tmp_path / "f" / "features.npz", stub)
+    with pytest.raises(UserError, match="no-such"):
+        measure(folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz", stub, protocol="no-such")

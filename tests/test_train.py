@@ -1,0 +1,265 @@
+"""Training: interrupted in every way and still the same bits; refusals; milestones."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffit import files, journal, state
+
+EVERY_STEP = ("--checkpoint-minutes", "0")
+
+
+def wait_for_images(training, process, images: int) -> None:
+    """Return once a checkpoint at or beyond ``images`` is on disk."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(int(path.stem.split("-")[1]) >= images for path in training.checkpoints()):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint at {images} images: {process.communicate()[1]}")
+
+
+def orphans(process) -> list[str]:
+    """Processes that are left of a process's session."""
+    alive = []
+    for folder in os.listdir("/proc"):
+        try:
+            if folder.isdigit() and os.getsid(int(folder)) == process.pid:
+                with open(f"/proc/{folder}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+                alive += [folder] if fields[0] != "Z" else []
+        except (ProcessLookupError, FileNotFoundError):
+            pass
+    return alive
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_killed_at_any_moment_ends_with_the_bits_of_an_undisturbed_one(training, ranks):
+    options = ("--ranks", str(ranks))
+    undisturbed = training("undisturbed")
+    assert undisturbed.run(1, *options).status == 0
+
+    killed = training("killed")
+    for images in (1, 300, 700):
+        process = killed.start(1, *options, *EVERY_STEP)
+        wait_for_images(killed, process, images)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    ended = killed.run(1, *options)
+    assert ended.status == 0, ended.message
+    assert killed.weights(1) == undisturbed.weights(1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_the_next_step_and_leaves_within_seconds_with_its_workers(training, number):
+    undisturbed, stopped = training("undisturbed"), training("stopped")
+    assert undisturbed.run(1).status == 0
+    process = stopped.start(1, "--workers", "2", *EVERY_STEP)
+    wait_for_images(stopped, process, 200)
+    os.killpg(process.pid, number)  # as a terminal and a scheduler do: the loader's workers get it too
+    started = time.monotonic()
+    _, message = process.communicate(timeout=60)
+    assert time.monotonic() - started < 10
+    assert process.returncode == 128 + number, message
+    assert "state saved" in message
+    assert orphans(process) == []
+    assert stopped.run(1).status == 0
+    assert stopped.weights(1) == undisturbed.weights(1)
+
+
+def test_a_signal_to_two_ranks_saves_once_and_ends_both(training):
+    stopped = training()
+    process = stopped.start(1, "--ranks", "2", *EVERY_STEP)
+    wait_for_images(stopped, process, 100)
+    process.send_signal(signal.SIGTERM)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, message
+    assert orphans(process) == []
+
+
+def test_the_death_of_one_rank_ends_the_others_with_an_error(training):
+    running = training()
+    process = running.start(1, "--ranks", "2", *EVERY_STEP)
+    wait_for_images(running, process, 50)
+    rank = next(pid for pid in orphans(process) if int(pid) != process.pid)
+    os.kill(int(rank), signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert orphans(process) == []
+
+
+def test_killing_the_launcher_takes_its_ranks_along(training):
+    running = training()
+    process = running.start(1, "--ranks", "2", *EVERY_STEP)
+    wait_for_images(running, process, 50)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while orphans(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert orphans(process) == []
+
+
+def test_two_ranks_and_accumulation_train_as_one_rank_does_up_to_rounding(training, tiny_run):
+    net = {**tiny_run["net"], "dropout": 0.0}  # dropout draws by rank
+    logs, weights = {}, {}
+    for name, options in {"one": (), "two": ("--ranks", "2"), "parts": ("--microbatch", "4")}.items():
+        run = training(name, net=net)
+        assert run.run(1, *options).status == 0
+        logs[name], weights[name] = journal.read(run.folder / "state" / "log.jsonl"), run.weights(1)
+    for other in ("two", "parts"):
+        assert_same_course(logs[other], logs["one"])
+        assert weights[other] != weights["one"]  # the sums were taken in another order: the options did something
+
+
+def assert_same_course(log, expected) -> None:
+    """The same losses at the same images: the same data, noise and gradients in another order of summation."""
+    assert [entry["images"] for entry in log] == [entry["images"] for entry in expected]
+    for entry, other in zip(log, expected, strict=True):
+        assert entry["loss"] == pytest.approx(other["loss"], rel=5e-3)
+
+
+def test_a_later_milestone_continues_and_ends_with_the_bits_of_a_straight_run(training):
+    straight, extended = training("straight"), training("extended")
+    assert straight.run(2, "--publish", "0", "1", "2").status == 0
+    assert extended.run(1).status == 0
+    first = extended.weights(1)
+    assert extended.run(2).status == 0
+    assert extended.weights(1) == first
+    assert extended.weights(2) == straight.weights(2)
+    published = straight.folder / "state" / "milestones"
+    assert sorted(path.name for path in published.iterdir()) == ["0", "1", "2"]
+    assert (published / "1" / "ema.safetensors").read_bytes() == first
+
+
+def test_a_deleted_output_is_linked_again_from_the_state_without_training(training):
+    run = training()
+    assert run.run(1).status == 0
+    before, checkpoint = run.weights(1), run.checkpoints()[-1].stat().st_mtime_ns
+    for path in (run.folder / "1").iterdir():
+        path.unlink()
+    assert run.run(1).status == 0
+    assert run.weights(1) == before
+    assert run.checkpoints()[-1].stat().st_mtime_ns == checkpoint
+
+
+def test_a_milestone_that_has_passed_unpublished_is_refused(training):
+    run = training()
+    assert run.run(2).status == 0
+    ended = run.run(1)
+    assert ended.status == 1
+    assert "has already seen 2000 images" in ended.message and "start over" in ended.message
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_with_the_same_bits(training):
+    undisturbed, damaged = training("undisturbed"), training("damaged")
+    assert undisturbed.run(1).status == 0
+    process = damaged.start(1, *EVERY_STEP)
+    wait_for_images(damaged, process, 300)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    newest = damaged.checkpoints()[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    ended = damaged.run(1)
+    assert ended.status == 0
+    assert "warning" in ended.message and newest.name in ended.message
+    assert damaged.weights(1) == undisturbed.weights(1)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again_in_silence(training):
+    run = training()
+    assert run.run(1).status == 0
+    for path in run.checkpoints():
+        path.write_bytes(b"")
+    ended = run.run(2)
+    assert ended.status == 1
+    assert "every checkpoint" in ended.message
+    assert "Traceback" not in ended.message
+
+
+def test_another_configuration_is_refused_with_the_difference_and_the_way_out(training, tiny_run):
+    run = training()
+    assert run.run(1).status == 0
+    before = run.weights(1)
+    run.spec["training"] = {**tiny_run["training"], "learning_rate": 2e-3}
+    ended = run.run(2)
+    assert ended.status == 1
+    assert "training.learning_rate: 0.001 → 0.002" in ended.message
+    assert "start over" in ended.message and "Traceback" not in ended.message
+    assert run.weights(1) == before
+
+
+def test_other_data_are_refused(training, digits, tmp_path):
+    run = training()
+    assert run.run(1).status == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    manifest = files.read_json(digits / "manifest.json", "")
+    files.write_json(other / "manifest.json", {**manifest, "content_sha256": "0" * 64})
+    run.data = other
+    ended = run.run(2)
+    assert ended.status == 1 and "data_sha256" in ended.message
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_touches_weights_or_checkpoints(training, tiny_run):
+    run = training(training={**tiny_run["training"], "learning_rate": 1e18, "warmup_kimg": 0})
+    ended = run.run(1, *EVERY_STEP)
+    assert ended.status == 1
+    assert "is not finite in step" in ended.message and "Traceback" not in ended.message
+    content = state.Checkpoints(run.folder / "state").load()
+    step = int(ended.message.split("in step ")[1].split()[0])
+    assert content["images"] == step * tiny_run["training"]["batch"]
+    assert not (run.folder / "1").exists()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_by_name(training):
+    ended = training().run(1, "--ranks", "3")
+    assert ended.status != 0
+    assert "training.batch 16 is not a multiple of 3 ranks" in ended.message
+
+
+def test_the_same_run_started_twice_waits_and_does_not_train_twice(training):
+    run = training()
+    first = run.start(1, *EVERY_STEP)
+    wait_for_images(run, first, 16)
+    second = run.run(1)
+    assert first.wait() == 0 and second.status == 0
+    assert "waiting for process" in second.message
+    assert len(files.read_json(run.folder / "state" / "legs.json", "")["legs"]) == 1
+
+
+def test_the_log_tells_one_story_after_a_kill(training):
+    run = training()
+    process = run.start(1, *EVERY_STEP)
+    wait_for_images(run, process, 900)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert run.run(1).status == 0
+    images = [entry["images"] for entry in journal.read(run.folder / "state" / "log.jsonl")]
+    assert images == sorted(set(images)) and images[-1] == 1008
+
+
+@pytest.mark.parametrize(
+    "options", [("--gradient-checkpointing",), pytest.param(("--compile",), marks=pytest.mark.slow)]
+)
+def test_options_of_the_machine_do_not_change_what_is_learned(training, tiny_run, options):
+    net = {**tiny_run["net"], "dropout": 0.0}  # a compiled network draws its dropout differently
+    plain, other = training("plain", net=net), training("other", net=net)
+    assert plain.run(1).status == 0
+    assert other.run(1, *options).status == 0
+    assert_same_course(*(journal.read(run.folder / "state" / "log.jsonl") for run in (other, plain)))
+
+
+def test_training_in_bfloat16_keeps_float32_weights_and_learns(training, tiny_run):
+    run = training(training={**tiny_run["training"], "precision": "bfloat16"})
+    assert run.run(2).status == 0
+    weights = load_file(run.folder / "2" / "ema.safetensors")
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
+    log = journal.read(run.folder / "state" / "log.jsonl")
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
