@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffit import draws, milestone, process, tars
-from diffit.cli import Parser, json_argument, progress, run
+from diffit.cli import Parser, UserError, json_argument, progress, run
 from diffit.fingerprint import commit
 
 log = logging.getLogger("diffit")
@@ -38,7 +38,10 @@ def generate(
     """
     task = process.build(record["process"])
     denoiser = task.denoiser(net.to(device))
-    solve = task.sampler(sampler)
+    try:
+        solve = task.sampler(sampler)
+    except ValueError as error:
+        raise UserError(f"sampler: {error}") from None
     shape = (record["net"]["channels"], record["net"]["resolution"], record["net"]["resolution"])
     wanted = range(sampler["first_seed"], sampler["first_seed"] + sampler["images"])
     for number in progress(blocks, desc="sample", unit="block"):

@@ -114,8 +114,9 @@ def train(rank: Rank, run_identity: dict, data: Path, folder: Path, target: int,
             total, stopping, saving = rank.sum(loss.item(), stop.number or 0, due)
             if not (math.isfinite(total) and math.isfinite(norm)):
                 raise UserError(
-                    f"loss {total} or gradient norm {norm} is not finite in step {step} of {folder.parent}, after {images} "
-                    "images; weights, EMA and checkpoints are from before it: lower the learning rate or check the data"
+                    f"loss {total} or gradient norm {norm} is not finite in step {step} of {folder.parent}, after "
+                    f"{images} images; weights, EMA and checkpoints are from before it: lower the learning rate or "
+                    "check the data"
                 )
             optimizer.step()
             optimizer.zero_grad()

@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from diffit import download, shard, tars
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+
+# Two cores are shared by what the tests start; threads that wait for each other would only slow them down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 DIGITS = {
     "source": "digits",
@@ -86,15 +91,12 @@ class Training:
 
     def command(self, kimg: int, *options: str) -> list[str]:
         spec = json.dumps(self.spec)
-        return [
-            sys.executable, "-m", "diffit.train", spec, str(self.data), str(self.folder), "--milestone", str(kimg), *options,
-        ]  # fmt: skip
+        verb = [sys.executable, "-m", "diffit.train", spec, str(self.data), str(self.folder)]
+        return [*verb, "--milestone", str(kimg), *options]
 
     def start(self, kimg: int, *options: str) -> subprocess.Popen:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             self.command(kimg, *options),
-            env=environment,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,12 +27,11 @@ def wait_for_images(training, process, images: int) -> None:
 def orphans(process) -> list[str]:
     """Processes that are left of a process's session."""
     alive = []
-    for folder in os.listdir("/proc"):
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if folder.isdigit() and os.getsid(int(folder)) == process.pid:
-                with open(f"/proc/{folder}/stat") as file:
-                    fields = file.read().rpartition(")")[2].split()
-                alive += [folder] if fields[0] != "Z" else []
+            if os.getsid(int(folder.name)) == process.pid:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                alive += [folder.name] if fields[0] != "Z" else []
         except (ProcessLookupError, FileNotFoundError):
             pass
     return alive

@@ -1,5 +1,6 @@
 # What the rules look up: the slices of the configuration that a stage depends on, and the fingerprint of its code.
 # A slice or a fingerprint that changes makes Snakemake run the stage again; whatever else changes does not.
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,8 +23,11 @@ wildcard_constraints:
     images=r"data/[^/]+|samples/[^/]+/\d+/[^/]+",
 
 
-PYTHON = sys.executable
 PROTOCOL = "clean"
+
+# Rules say `python`: the interpreter that runs Snakemake, unless each rule gets an environment of its own.
+if not workflow.deployment_settings.deployment_method:
+    shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 try:
     validate(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")

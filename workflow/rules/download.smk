@@ -12,7 +12,7 @@ rule download:
     message:
         "Download or link the data set {wildcards.dataset}"
     shell:
-        "{PYTHON} -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
+        "python -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
 
 
 rule download_inception:
@@ -28,7 +28,7 @@ rule download_inception:
     message:
         "Download the FID Inception network"
     shell:
-        "{PYTHON} -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
+        "python -m diffit.download {params.spec:q} $(dirname {output:q}) --log {log:q}"
 
 
 ruleorder: download_inception > download

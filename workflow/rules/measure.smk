@@ -6,8 +6,8 @@ rule measure:
         manifest="results/{images}/manifest.json",
         network="results/archives/inception/archive.json",
     output:
-        "results/{images}/features/{protocol}/{piece}-of-{pieces}.npz",
-        "results/{images}/features/{protocol}/{piece}-of-{pieces}.json",
+        features="results/{images}/features/{protocol}/{piece}-of-{pieces}.npz",
+        facts="results/{images}/features/{protocol}/{piece}-of-{pieces}.json",
     log:
         "logs/measure/{images}/{protocol}/{piece}-of-{pieces}.log",
     conda:
@@ -17,7 +17,7 @@ rule measure:
     message:
         "Measure {wildcards.images}, piece {wildcards.piece} of {wildcards.pieces}, for the protocol {wildcards.protocol}"
     shell:
-        "{PYTHON} -m diffit.measure {input.piece:q} {output[0]:q} --network $(dirname {input.network:q})"
+        "python -m diffit.measure {input.piece:q} {output.features:q} --network $(dirname {input.network:q})"
         " --protocol {wildcards.protocol:q} --log {log:q}"
 
 
@@ -35,4 +35,4 @@ rule gather_features:
     message:
         "Gather the features of {wildcards.images} for the protocol {wildcards.protocol}"
     shell:
-        "{PYTHON} -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"
+        "python -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"

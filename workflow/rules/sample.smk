@@ -1,11 +1,11 @@
 rule sample:
     input:
-        "results/runs/{run}/{kimg}/ema.safetensors",
-        "results/runs/{run}/{kimg}/config.json",
+        weights="results/runs/{run}/{kimg}/ema.safetensors",
+        record="results/runs/{run}/{kimg}/config.json",
     output:
-        "results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.tar",
-        "results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.json",
-        "results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.index.npz",
+        tar="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.tar",
+        facts="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.json",
+        index="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.index.npz",
     log:
         "logs/sample/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.log",
     conda:
@@ -17,7 +17,7 @@ rule sample:
         "Sample from {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler},"
         " piece {wildcards.piece} of {wildcards.pieces}"
     shell:
-        "{PYTHON} -m diffit.sample {params.spec:q} $(dirname {input[0]:q}) {output[0]:q} --log {log:q}"
+        "python -m diffit.sample {params.spec:q} $(dirname {input.weights:q}) {output.tar:q} --log {log:q}"
 
 
 rule gather_samples:
@@ -34,4 +34,4 @@ rule gather_samples:
     message:
         "Gather the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler}"
     shell:
-        "{PYTHON} -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"
+        "python -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"

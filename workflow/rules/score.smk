@@ -15,5 +15,5 @@ rule score:
     message:
         "Score {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} by the protocol {wildcards.protocol}"
     shell:
-        "{PYTHON} -m diffit.score $(dirname {input.samples:q}) $(dirname {input.reference:q}) {output:q}"
+        "python -m diffit.score $(dirname {input.samples:q}) $(dirname {input.reference:q}) {output:q}"
         " {params.baseline} --log {log:q}"

@@ -2,9 +2,9 @@ rule shard:
     input:
         "results/archives/{dataset}/archive.json",
     output:
-        "results/data/{dataset}/{piece}-of-{pieces}.tar",
-        "results/data/{dataset}/{piece}-of-{pieces}.json",
-        "results/data/{dataset}/{piece}-of-{pieces}.index.npz",
+        tar="results/data/{dataset}/{piece}-of-{pieces}.tar",
+        facts="results/data/{dataset}/{piece}-of-{pieces}.json",
+        index="results/data/{dataset}/{piece}-of-{pieces}.index.npz",
     log:
         "logs/shard/{dataset}/{piece}-of-{pieces}.log",
     conda:
@@ -15,7 +15,7 @@ rule shard:
     message:
         "Shard {wildcards.dataset}, piece {wildcards.piece} of {wildcards.pieces}"
     shell:
-        "{PYTHON} -m diffit.shard {params.spec:q} $(dirname {input:q}) {output[0]:q} --log {log:q}"
+        "python -m diffit.shard {params.spec:q} $(dirname {input:q}) {output.tar:q} --log {log:q}"
 
 
 rule gather_data:
@@ -32,4 +32,4 @@ rule gather_data:
     message:
         "Gather the pieces of {wildcards.dataset} into one manifest"
     shell:
-        "{PYTHON} -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"
+        "python -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"

@@ -17,5 +17,5 @@ rule tabulate:
     message:
         "Tabulate the scores of {wildcards.run}, draw its samples and its training curve"
     shell:
-        "{PYTHON} -m diffit.tabulate {params.spec:q} {output.csv:q} --scores {input.scores:q}"
+        "python -m diffit.tabulate {params.spec:q} {output.csv:q} --scores {input.scores:q}"
         " --samples $(dirname {input.samples:q}) --state results/runs/{wildcards.run}/state --log {log:q}"

@@ -19,5 +19,5 @@ rule train:
     message:
         "Train {wildcards.run} up to {wildcards.kimg} thousand images"
     shell:
-        "{PYTHON} -m diffit.train {params.spec:q} $(dirname {input:q}) results/runs/{wildcards.run}"
+        "python -m diffit.train {params.spec:q} $(dirname {input:q}) results/runs/{wildcards.run}"
         " --milestone {wildcards.kimg} --publish {resources.milestones} {resources.options} --log {log:q}"
