@@ -14,6 +14,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger("diffit")
 
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
+
 
 class UserError(ValueError):
     """Something the user can put right. The message is one sentence that names the thing and the way out."""
@@ -46,7 +48,7 @@ def run(main: Callable[[], None]) -> None:
         log.error("error: %s", error)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG):
+        if error.errno not in WRITE_ERRORS:
             log.exception("this is a fault of the program, please report it")
             sys.exit(1)
         log.error("error: cannot write %s: %s; nothing was replaced", error.filename or "a file", error.strerror)

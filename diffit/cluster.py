@@ -43,6 +43,18 @@ class Rank:
             dist.barrier()
 
 
+class StopSignal:
+    """Remembers the first SIGTERM, SIGINT or SIGUSR2 instead of dying of it, so that the loop can end its step."""
+
+    def __init__(self):
+        self.number: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number, _frame) -> None:
+        self.number = self.number or number
+
+
 def is_rank() -> bool:
     """Whether this process was started as one of several ranks."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ

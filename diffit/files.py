@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diffit.cli import UserError
+from diffit.cli import WRITE_ERRORS, UserError
+
+
+def write_error(error: BaseException | None) -> OSError | None:
+    """The full disk or forbidden folder behind an exception, also where a library turned it into one of its own."""
+    while error and not (isinstance(error, OSError) and error.errno in WRITE_ERRORS):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 @contextmanager
@@ -23,8 +30,9 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a failed write does not know its file
+    except Exception as error:
+        if cause := write_error(error):  # which does not know the file it failed to write
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,11 +1,19 @@
-"""The log of a run: one JSON object a line for programs, TensorBoard beside it for eyes."""
+"""What a run tells while it trains: a progress bar, one JSON object a line for programs, TensorBoard for eyes."""
 
 import json
+import logging
+import time
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from diffit import files
+from diffit import files, state
+from diffit.cli import progress
+
+log = logging.getLogger("diffit")
+
+LOG_EVERY_STEPS = 50
+SAY_EVERY_SECONDS = 60
 
 
 class Journal:
@@ -35,6 +43,50 @@ class Journal:
         """Flush both logs."""
         self._file.close()
         self._writer.close()
+
+
+class Report:
+    """What a training tells: a progress bar on a terminal, a line a minute elsewhere, and the journal.
+
+    Args:
+        active: False on all ranks but the first, which stay silent.
+        folder: the run's state folder.
+        images: images seen so far.
+        target: images to see.
+    """
+
+    def __init__(self, active: bool, folder: Path, images: int, target: int):
+        self.active, self.folder, self.target = active, folder, target
+        self.losses: list[float] = []
+        self.since, self.since_images, self.said_at = time.monotonic(), images, time.monotonic()
+        if self.active:
+            self.journal = Journal(folder, images)
+            self.bar = progress(total=target, initial=images, desc=folder.parent.name, unit="img", unit_scale=True)
+
+    def step(self, step: int, images: int, loss: float, norm: float, lr: float) -> None:
+        """Take in one step: loss a pixel, gradient norm, learning rate."""
+        if not self.active:
+            return
+        self.losses.append(loss)
+        self.bar.update(images - self.bar.n)
+        state.heartbeat(self.folder / "lock")
+        if (step + 1) % LOG_EVERY_STEPS and images < self.target:
+            return
+        now, mean = time.monotonic(), sum(self.losses) / len(self.losses)
+        speed = (images - self.since_images) / (now - self.since)
+        self.journal.write(images, loss=mean, gradient_norm=norm, learning_rate=lr, images_per_second=speed)
+        self.bar.set_postfix(loss=f"{mean:.4f}")
+        if self.bar.disable and now - self.said_at > SAY_EVERY_SECONDS:
+            left = (self.target - images) / speed / 60
+            log.info("%d of %d images, loss %.4f, %.0f images/s, %.0f min left", images, self.target, mean, speed, left)
+            self.said_at = now
+        self.losses, self.since, self.since_images = [], now, images
+
+    def close(self) -> None:
+        """Flush the journal and end the bar."""
+        if self.active:
+            self.bar.close()
+            self.journal.close()
 
 
 def read(path: Path) -> list[dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -46,7 +46,7 @@ def _decode(folder: Path, manifest: dict, path: Path) -> None:
     for index, (_key, image, label) in enumerate(samples):
         images[index], labels[index] = image.transpose(2, 0, 1), label
     with files.atomic(path) as temporary:
-        save_file({"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}, temporary)
+        temporary.write_bytes(save({"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}))
     files.seal(path, content_sha256=manifest["content_sha256"])
 
 

@@ -7,10 +7,10 @@ The second form takes a folder of any pictures of one size. ``python -m diffit.t
 the manifest with which ``diffit.score`` reads the features.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -49,8 +49,8 @@ PROTOCOLS = {
     ]
 }
 
-# On a CPU five images at a time keep activations in its cache: twice as fast as 50 at a time.
-BATCH = {"cpu": 5, "cuda": 100}
+# A thread takes this many images at a time: on a CPU so few that activations stay in its cache.
+BATCH = {"cpu": 4, "cuda": 32}
 PRECISION = "float32"
 
 
@@ -68,11 +68,8 @@ class Inception:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """float32 [n, h, w, 3] in 0…255 → float32 [n, 2048]."""
         x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # n 3 h w, channels last in memory
-        # Fusing kernels after the first batches would change bits on the way; TF32 would change digits.
-        with (
-            torch.jit.optimized_execution(False),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        ):
+        # A thread's own setting: fusing kernels after the first batches would change bits on the way.
+        with torch.jit.optimized_execution(False):
             return self._layers((x - 128) / 128).flatten(1).cpu().numpy()  # n 2048
 
 
@@ -91,17 +88,20 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
         raise UserError(f"the features of {source} cannot be called {out.name}; name them {out.with_name(name)}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inception = Inception(network / rule.network, device)
-    batches = _resized(samples, rule.resize(), batch or BATCH[device])
+    resize = rule.resize()
+
+    def features_of(chunk: list[Sample]) -> np.ndarray:
+        return inception(np.stack([resize(image) for _, image, _ in chunk]))
 
     keys, labels, sizes, rows = [], [], set(), []
     with progress(desc="measure", unit="img", total=origin["count"]) as bar:
-        for chunk, pixels in batches:
+        for chunk, features in _in_threads(features_of, samples, batch or BATCH[device]):
             keys += [key for key, _, _ in chunk]
             labels += [label for _, _, label in chunk]
             sizes |= {image.shape[:2] for _, image, _ in chunk}
             if len(sizes) > 1:
                 raise UserError(f"{source} holds images of {_sizes(sizes)} pixels; bring them to one size first")
-            rows.append(inception(pixels))
+            rows.append(features)
             bar.update(len(chunk))
     if not rows:
         raise UserError(f"{source} holds no images; cut the set into fewer pieces")
@@ -159,21 +159,33 @@ def _pictures(folder: Path) -> tuple[Iterable[Sample], dict, dict]:
     return samples, facts, {"count": len(paths), "sha256": sha256}
 
 
-def _resized(samples: Iterable[Sample], resize: Resize, batch: int) -> Iterator[tuple[list[Sample], np.ndarray]]:
-    """Batches with their resized pixels float32 [n, h, w, 3]; threads resize the next while one is in use."""
-    samples = iter(samples)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead = deque()
-        while chunk := list(islice(samples, batch)):
-            ahead.append((chunk, [pool.submit(resize, image) for _, image, _ in chunk]))
-            if len(ahead) > 1:
-                yield _waited(*ahead.popleft())
-        while ahead:
-            yield _waited(*ahead.popleft())
+def _in_threads(
+    work: Callable[[list[Sample]], np.ndarray], samples: Iterable[Sample], batch: int
+) -> Iterator[tuple[list[Sample], np.ndarray]]:
+    """Yield batches of samples with what ``work`` makes of them, in order, a few batches ahead.
+
+    Each thread works on a batch of its own with one core: threads that share every operation of one batch wait for
+    each other, most of all on a machine that does other things as well. It also makes the bits independent of the
+    number of cores.
+    """
+    samples, threads = iter(samples), torch.get_num_threads()
+    try:
+        with _full_float32(), ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+            ahead = deque()
+            while chunk := list(islice(samples, batch)):
+                ahead.append((chunk, pool.submit(work, chunk)))
+                if len(ahead) > 2 * threads:
+                    chunk, future = ahead.popleft()
+                    yield chunk, future.result()
+            for chunk, future in ahead:
+                yield chunk, future.result()
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _waited(chunk: list[Sample], futures: list) -> tuple[list[Sample], np.ndarray]:
-    return chunk, np.stack([future.result() for future in futures])
+def _full_float32() -> AbstractContextManager:
+    """On a GPU no TF32, which would change digits, and the same kernels every time."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _sizes(sizes: set[tuple[int, int]]) -> str:

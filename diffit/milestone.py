@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from diffit import files
@@ -21,7 +21,8 @@ WEIGHTS, RECORD = "ema.safetensors", "config.json"
 def write(folder: Path, net: nn.Module, facts: dict) -> None:
     """Write the weights of ``net`` and ``facts``; the record comes last, so that a milestone with one is complete."""
     with files.atomic(folder / WEIGHTS) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}, temporary)
+        values = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+        temporary.write_bytes(save(values))
     weights = folder / WEIGHTS
     files.write_json(folder / RECORD, {**facts, "sha256": files.sha256(weights), "bytes": weights.stat().st_size})
 

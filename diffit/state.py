@@ -39,7 +39,8 @@ class Checkpoints:
         """Write the state after ``images`` images, then drop the oldest checkpoints beyond ``KEEP``."""
         path = self.folder / f"checkpoint-{images:012d}.pt"
         with files.atomic(path) as temporary:
-            torch.save(content, temporary)
+            with temporary.open("wb") as file:
+                torch.save(content, file)
             files.seal(path, written=temporary, images=images)
         for old in self._paths()[:-KEEP]:
             old.unlink()

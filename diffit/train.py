@@ -20,17 +20,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffit import cluster, draws, files, loader, milestone, process, state, tars
-from diffit.cli import Parser, UserError, json_argument, progress, run
+from diffit.cli import Parser, UserError, json_argument, run
 from diffit.cluster import Rank
 from diffit.ema import EMA
 from diffit.fingerprint import commit, fingerprint
-from diffit.journal import Journal
+from diffit.journal import Report
 from diffit.nets import build
 
 log = logging.getLogger("diffit")
-
-LOG_EVERY_STEPS = 50
-SAY_EVERY_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def train(rank: Rank, run_identity: dict, data: Path, folder: Path, target: int,
     batch = training["batch"]
     microbatch = _microbatch(batch, rank.world, machine.microbatch)
     accumulation = batch // (rank.world * microbatch)
-    stop = StopSignal()
+    stop = cluster.StopSignal()
 
     torch.manual_seed(seed)
     task = process.build(run_identity["process"])
@@ -95,7 +92,7 @@ def train(rank: Rank, run_identity: dict, data: Path, folder: Path, target: int,
     batches = loader.load(dataset, numbers, machine.workers, pin=rank.device.type == "cuda")
 
     publish(first_step)
-    report = Report(rank, folder, images, last_step * batch)
+    report = Report(rank.is_first, folder, images, last_step * batch)
     saved_at = time.monotonic()
     with closing(report):
         for step in range(first_step, last_step):
@@ -132,55 +129,6 @@ def train(rank: Rank, run_identity: dict, data: Path, folder: Path, target: int,
                 number = int(stopping) if rank.world == 1 else (stop.number or signal.SIGTERM)
                 log.info("stopped after %d images, state saved; the same command goes on from here", images)
                 sys.exit(128 + number)
-
-
-class StopSignal:
-    """Remembers the first SIGTERM, SIGINT or SIGUSR2 instead of dying of it, so that the loop can end its step."""
-
-    def __init__(self):
-        self.number: int | None = None
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            signal.signal(number, self._remember)
-
-    def _remember(self, number, _frame) -> None:
-        self.number = self.number or number
-
-
-class Report:
-    """What the first rank tells: a progress bar on a terminal, a line a minute elsewhere, and the journal."""
-
-    def __init__(self, rank: Rank, folder: Path, images: int, target: int):
-        self.active, self.folder, self.target = rank.is_first, folder, target
-        self.losses: list[float] = []
-        self.since, self.since_images, self.said_at = time.monotonic(), images, time.monotonic()
-        if self.active:
-            self.journal = Journal(folder, images)
-            self.bar = progress(total=target, initial=images, desc=folder.parent.name, unit="img", unit_scale=True)
-
-    def step(self, step: int, images: int, loss: float, norm: float, lr: float) -> None:
-        """Take in one step: loss a pixel, gradient norm, learning rate."""
-        if not self.active:
-            return
-        self.losses.append(loss)
-        self.bar.update(images - self.bar.n)
-        state.heartbeat(self.folder / "lock")
-        if (step + 1) % LOG_EVERY_STEPS and images < self.target:
-            return
-        now, mean = time.monotonic(), sum(self.losses) / len(self.losses)
-        speed = (images - self.since_images) / (now - self.since)
-        self.journal.write(images, loss=mean, gradient_norm=norm, learning_rate=lr, images_per_second=speed)
-        self.bar.set_postfix(loss=f"{mean:.4f}")
-        if self.bar.disable and now - self.said_at > SAY_EVERY_SECONDS:
-            left = (self.target - images) / speed / 60
-            log.info("%d of %d images, loss %.4f, %.0f images/s, %.0f min left", images, self.target, mean, speed, left)
-            self.said_at = now
-        self.losses, self.since, self.since_images = [], now, images
-
-    def close(self) -> None:
-        """Flush the journal and end the bar."""
-        if self.active:
-            self.bar.close()
-            self.journal.close()
 
 
 def _backward(task, model: nn.Module, drawn: dict[str, Tensor], rank: Rank, batch: int, precision: str) -> Tensor:

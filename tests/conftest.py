@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,9 @@ SHARED = REPOSITORY.parent / "shared"
 
 # Two cores are shared by what the tests start; threads that wait for each other would only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What the tests prove to the bit holds on CPUs; tests/test_gpu.py has its own processes, which see the GPUs.
+GPUS = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 torch.set_num_threads(1)
 
 DIGITS = {
@@ -126,3 +130,22 @@ class Ended:
 def training(tiny_run, digits, tmp_path):
     """Make a :class:`Training` of the tiny run in a folder of its own."""
     return lambda name="run", **changes: Training({**tiny_run, **changes}, digits, tmp_path / name)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a real file system of a given size (as ``mount -o size=`` takes it); skips where that is not allowed."""
+    mounted = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / f"disk of {size}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("cannot mount a small file system here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -263,3 +263,13 @@ def test_training_in_bfloat16_keeps_float32_weights_and_learns(training, tiny_ru
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
     log = journal.read(run.folder / "state" / "log.jsonl")
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+
+
+def test_a_full_disk_ends_with_one_sentence_and_keeps_the_checkpoint_before(training, small_disk):
+    run = training()
+    run.folder = small_disk("1500k") / "run"  # room for one checkpoint of 900 kB and part of the next
+    ended = run.run(1, *EVERY_STEP)
+    assert ended.status == 1
+    assert "No space left on device" in ended.message and "checkpoint-" in ended.message
+    assert "Traceback" not in ended.message
+    assert state.Checkpoints(run.folder / "state").load()["images"] > 0

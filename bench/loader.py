@@ -1,0 +1,157 @@
+"""Training's loader against EDM's data set (a zip of PNGs, decoded anew each epoch) and against webdataset's pipeline.
+
+    python -m bench.loader
+
+All work in one process and one thread, as a loader's worker does, on the same pictures, and deliver whole shuffled
+epochs of uint8 [64, 3, 32, 32] and labels. The other two draw no noise (their users draw it on the GPU), so ours is
+timed without draws and, once more, with all that EDM draws for an image.
+"""
+
+import io
+import itertools
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bench.timing import compare
+from diffit import images, loader, process, tars
+
+COUNT, BATCH, PIECES, REPEAT = 4096, 64, 4, 7
+SHUFFLE_BUFFER = 1000  # as in webdataset's own examples
+SHARED = Path("../shared/data/cifar10_jpeg.zip")
+AUGMENTED = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2, "augment": {"probability": 0.12, "xflip": True}}
+
+Batch = tuple[Tensor, Tensor]
+
+
+def pictures() -> tuple[str, list[Image.Image]]:
+    """What the pictures are, and ``COUNT`` of them, RGB 32×32."""
+    if SHARED.exists():
+        with zipfile.ZipFile(SHARED) as archive:
+            names = sorted(name for name in archive.namelist() if name.startswith("train/"))
+            chosen = names[:: len(names) // COUNT][:COUNT]
+            return "CIFAR-10", [images.decode(archive.read(name), name) for name in chosen]
+    scans = np.resize(load_digits().images * 15, (COUNT, 8, 8)).astype(np.uint8)
+    scans[:, 0, :2] = np.arange(COUNT)[:, None] // (1, 256) % 256  # makes repeated scans different
+    return "digits, enlarged", [Image.fromarray(scan).convert("RGB").resize((32, 32)) for scan in scans]
+
+
+class ZippedImages(Dataset):
+    """EDM's way: the pictures are members of one zip, and each is opened and decoded whenever it is asked for."""
+
+    def __init__(self, path: Path, labels: list[int]):
+        self.zip, self.labels = zipfile.ZipFile(path), labels
+        self.names = sorted(self.zip.namelist())
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
+        with self.zip.open(self.names[number]) as file:
+            return np.array(Image.open(file)).transpose(2, 0, 1), self.labels[number]
+
+
+def write_zip(path: Path, content: list[Image.Image]) -> None:
+    """PNGs stored as EDM stores them: compressed neither by PNG nor by zip, which makes them cheap to decode."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for number, image in enumerate(content):
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG", compress_level=0)
+            archive.writestr(f"{number:08d}.png", buffer.getvalue())
+
+
+def write_tars(folder: Path, content: list[Image.Image], labels: list[int]) -> list[Path]:
+    """The pictures as shard writes them."""
+    paths = [folder / f"{k}-of-{PIECES}.tar" for k in range(PIECES)]
+    for k, path in enumerate(paths):
+        numbers = range(k * COUNT // PIECES, (k + 1) * COUNT // PIECES)
+        samples = ((f"{i:08d}", {"png": images.png(content[i]), "cls": str(labels[i]).encode()}) for i in numbers)
+        tars.write_tar(path, samples, resolution=32)
+    tars.gather(folder, PIECES)
+    return paths
+
+
+def ours(folder: Path, draw: loader.Draw) -> Callable[[], Iterator[Batch]]:
+    """Training's loader; each call goes through the next epoch."""
+    dataset = loader.TrainingImages(*loader.decoded(folder), draw, seed=0)
+    epochs, steps = itertools.count(), COUNT // BATCH
+
+    def epoch() -> Iterator[Batch]:
+        first = next(epochs) * steps
+        numbers = loader.microbatches(first, first + steps, BATCH, BATCH, rank=0, world=1)
+        for batch in loader.load(dataset, numbers, workers=0, pin=False):
+            yield batch["images"], batch["labels"]
+
+    return epoch
+
+
+def zipped(path: Path, labels: list[int]) -> Callable[[], Iterator[Batch]]:
+    """EDM's data set in random order."""
+    loading = DataLoader(ZippedImages(path, labels), BATCH, shuffle=True)
+    return lambda: iter(loading)
+
+
+def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
+    """Webdataset's pipeline over our tars: shuffled pieces, shuffle buffer, decoding, batches."""
+    pipeline = (
+        webdataset.WebDataset([str(path) for path in paths], shardshuffle=PIECES)
+        .shuffle(SHUFFLE_BUFFER)
+        .decode("rgb8")
+        .to_tuple("png", "cls")
+        .map_tuple(lambda image: image.transpose(2, 0, 1))
+        .batched(BATCH)
+    )
+    return lambda: ((torch.as_tensor(pixels), torch.as_tensor(labels)) for pixels, labels in pipeline)
+
+
+def multiset(epoch: Iterator[Batch]) -> Counter:
+    """How often an epoch delivers each labeled picture."""
+    return Counter(
+        (image.numpy().tobytes(), int(label))
+        for pixels, labels in epoch
+        for image, label in zip(pixels, labels, strict=True)
+    )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    what, content = pictures()
+    labels = [number % 10 for number in range(COUNT)]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        paths = write_tars(folder / "tars", content, labels)
+        write_zip(folder / "images.zip", content)
+        plain = ours(folder / "tars", lambda _rng, _shape: {})
+        drawing = ours(folder / "tars", process.EDM(**AUGMENTED).draw)
+        edm, wds = zipped(folder / "images.zip", labels), streamed(paths)
+
+        delivered = [multiset(way()) for way in (plain, drawing, edm, wds)]
+        assert all(content == delivered[0] for content in delivered), "the ways deliver different pictures"
+        print(
+            f"loader: {COUNT} images ({what}), batches of {BATCH}; in an epoch all deliver the same pictures and labels"
+        )
+
+        for name, way in (("no draws", plain), ("EDM's draws", drawing)):
+            for other_name, other in (("a zip of PNGs", edm), ("webdataset", wds)):
+                row = f"loader, {name}, against {other_name}"
+                compare(row, lambda way=way: run(way), lambda other=other: run(other), REPEAT, images=COUNT)
+
+
+def run(epoch: Callable[[], Iterator[Batch]]) -> None:
+    """Go through one epoch."""
+    delivered = sum(len(pixels) for pixels, _labels in epoch())
+    assert delivered == COUNT
+
+
+if __name__ == "__main__":
+    main()

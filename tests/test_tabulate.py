@@ -1,0 +1,105 @@
+"""The result table: what stands in it, and what never does."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from diffit import tars
+from diffit.cli import UserError
+from diffit.tabulate import draw_curve, draw_grid, markdown, table
+
+SPEC = {"run": "digits", "paper": {"fid": 1.95, "source": "Table 2"}, "baselines": ["untrained", "real"]}
+
+
+def score(images_trained: int, fid: float) -> dict:
+    counts = {"images": 500, "reference_images": 1797, "biased": True, "note": "few"}
+    return {
+        "protocol": "clean",
+        "commit": "abc",
+        "reference": {"dataset": "digits"},
+        "samples": {
+            "images_trained": images_trained,
+            "weights_sha256": f"weights at {images_trained}",
+            "sampler": {"kind": "heun", "steps": 18, "s_churn": 0, "first_seed": 0},
+        },
+        "metrics": [
+            {"name": "fid", "value": fid, **counts},
+            {"name": "kid", "value": 0.01, **counts, "biased": False},
+            {"name": "fid_disjoint", "value": fid + 1, **counts},
+            {"name": "fid_real", "value": 12.0, **counts},
+        ],
+    }
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return table(SPEC, [score(115_008, 25.0), score(0, 396.0)])
+
+
+def test_there_is_one_row_a_metric_of_each_network_and_one_of_real_images(frame):
+    assert list(zip(frame["metric"], frame["of"], strict=True)) == [
+        ("fid", "trained network"),
+        ("kid", "trained network"),
+        ("fid_disjoint", "trained network"),
+        ("fid_real", "real images"),
+        ("fid", "untrained network"),
+        ("kid", "untrained network"),
+        ("fid_disjoint", "untrained network"),
+    ]
+
+
+def test_the_papers_value_stands_beside_the_trained_networks_own_metric_alone(frame):
+    assert frame["paper"].notna().sum() == 1
+    assert frame.loc[0, ["metric", "paper", "paper_source"]].tolist() == ["fid", 1.95, "Table 2"]
+
+
+def test_every_row_says_what_it_was_computed_from(frame):
+    for column in ["protocol", "images", "reference", "reference_images", "git_commit", "biased"]:
+        assert frame[column].notna().all()
+    made = frame[frame["of"] != "real images"]
+    for column in ["first_seed", "sampler", "images_trained", "weights_sha256"]:
+        assert made[column].notna().all()
+
+
+def test_the_table_survives_its_csv_with_whole_numbers_whole(frame, tmp_path):
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    assert "115008," in (tmp_path / "t.csv").read_text()
+    assert pd.read_csv(tmp_path / "t.csv")["value"].tolist() == frame["value"].tolist()
+
+
+def test_the_page_compares_at_equal_counts_and_flags_the_bias(frame):
+    text = markdown(SPEC, frame)
+    assert (
+        "trained network 26.0" in text and "untrained 397.0 (15.3 times as high)" in text and "real images 12.0" in text
+    )
+    assert "Biased" in text
+    assert "Biased" not in markdown(SPEC, frame.assign(biased=False))
+
+
+def test_the_grid_shows_the_first_images_in_order_of_seed_with_whole_pixels(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
+
+    def member(image):
+        buffer = io.BytesIO()
+        np.save(buffer, image)
+        return buffer.getvalue()
+
+    tars.write_tar(tmp_path / "0-of-1.tar", [(f"{i:08d}", {"npy": member(image)}) for i, image in enumerate(pictures)])
+    tars.gather(tmp_path, 1)
+    draw_grid(tmp_path, tmp_path / "grid.png")
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert grid.shape == (3 * 50 + 2, 10 * 50 + 2, 3)
+    for index in (0, 11, 29):
+        top, left = 2 + index // 10 * 50, 2 + index % 10 * 50
+        assert np.array_equal(grid[top : top + 48 : 6, left : left + 48 : 6], pictures[index])
+
+
+def test_a_curve_is_drawn_from_the_log_and_an_empty_log_is_refused(tmp_path):
+    draw_curve("digits", [{"images": 64 * i, "loss": 1 / i} for i in range(1, 30)], tmp_path / "curve.png")
+    assert np.asarray(Image.open(tmp_path / "curve.png")).std() > 0
+    with pytest.raises(UserError, match="log of digits is empty"):
+        draw_curve("digits", [], tmp_path / "none.png")
