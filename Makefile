@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What `report` and `accept` are about: all results that are there, unless one is named.
+GOAL ?= $(wildcard results/*_fid.csv)
 
 .DEFAULT_GOAL := help
 
@@ -36,10 +38,12 @@ test-slow: $(INSTALLED) ## tests that take minutes each
 bench: $(INSTALLED) ## speed, two ways side by side
 	@for bench in $(sort $(filter-out timing,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
 
-report: $(INSTALLED) ## one HTML page of all results
-	$(BIN)/snakemake --report results/report.html
+report: $(INSTALLED) ## one HTML page of all results that are there
+	@test -n "$(GOAL)" || { echo "error: there is no results/*_fid.csv yet to report; make demo makes one"; exit 1; }
+	$(BIN)/snakemake --report results/report.html $(GOAL)
 
-accept: $(INSTALLED) ## keep results after an edit that you know to be harmless: make accept GOAL=results/digits_fid.csv
+accept: $(INSTALLED) ## keep all results, or those of GOAL=…, after an edit that you know to be harmless
+	@test -n "$(GOAL)" || { echo "error: there is no results/*_fid.csv yet to keep"; exit 1; }
 	$(BIN)/snakemake --profile profiles/local --touch $(GOAL)
 
 lint: $(INSTALLED) ## formatting and static checks

@@ -8,7 +8,7 @@ the trace is the sum of the square roots of the eigenvalues of the symmetric R C
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from scipy.linalg import blas, lapack
 
 from diffit.cli import UserError
 
@@ -93,29 +93,31 @@ def _trace_of_root(a: Gaussian, b: Gaussian) -> float:
     """Tr (C_a C_b)^½ by the cheapest way that the two ranks allow."""
     if a.root is not None and b.root is not None:
         # R_a C_b R_aᵀ = M Mᵀ with M = R_a R_bᵀ: the singular values of M, its nuclear norm.
-        return torch.linalg.svdvals(torch.from_numpy(a.root @ b.root.T)).sum().item()
+        return np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()
     if a.root is None and b.root is not None:
         a, b = b, a
-    root = _root(torch.from_numpy(a.covariance)) if a.root is None else torch.from_numpy(a.root)
-    product = root @ torch.from_numpy(b.covariance) @ root.T  # r r
+    product = _product(a, b.covariance)  # r r
     # Rounding leaves the eigenvalues that are zero in truth a little below or above it.
-    return _positive(torch.linalg.eigvalsh(product)).sqrt().sum().item()
+    return np.sqrt(_positive(np.linalg.eigvalsh(product))).sum()
 
 
-def _root(covariance: torch.Tensor) -> torch.Tensor:
-    """R [r, d] with RᵀR = C: Cholesky's factor at full rank, otherwise scaled eigenvectors, r of them."""
-    lower, failed = torch.linalg.cholesky_ex(covariance)
-    if not failed:
-        return lower.T
-    values, vectors = torch.linalg.eigh(covariance)
-    kept = len(_positive(values))  # the last ones: eigenvalues ascend
-    return (vectors[:, len(values) - kept :] * values[len(values) - kept :].sqrt()).T
+def _product(a: Gaussian, covariance: np.ndarray) -> np.ndarray:
+    """R C Rᵀ [r, r], where RᵀR is the covariance of ``a``: its rows, Cholesky's factor or scaled eigenvectors."""
+    root = a.root
+    if root is None:
+        lower, failed = lapack.dpotrf(a.covariance.T, lower=1, clean=1)
+        if not failed:  # a triangular R halves the work of both products
+            right = blas.dtrmm(1.0, lower, covariance.T, side=1, lower=1)
+            return blas.dtrmm(1.0, lower, right, lower=1, trans_a=1, overwrite_b=1)
+        values, vectors = np.linalg.eigh(a.covariance)
+        kept = _positive(values)  # the last ones: eigenvalues ascend
+        root = (vectors[:, len(values) - len(kept) :] * np.sqrt(kept)).T
+    return root @ covariance @ root.T
 
 
-def _positive(eigenvalues: torch.Tensor) -> torch.Tensor:
+def _positive(eigenvalues: np.ndarray) -> np.ndarray:
     """Those of ascending eigenvalues that stand above rounding."""
-    tolerance = eigenvalues[-1] * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
-    return eigenvalues[eigenvalues > tolerance.clamp(min=0)]
+    return eigenvalues[eigenvalues > eigenvalues.max(initial=0) * len(eigenvalues) * np.finfo(np.float64).eps]
 
 
 def kid(a: np.ndarray, b: np.ndarray, subset_size: int = 1000, subsets: int = 100, seed: int = 0) -> float:

@@ -94,11 +94,11 @@ def _comparison(frame: pd.DataFrame) -> str:
 
 
 def draw_grid(folder: Path, out: Path) -> None:
-    """The first images of a folder by seed, as a square picture with whole pixels enlarged."""
-    images = np.stack([image for _key, image, _label in islice(tars.read_images(folder), GRID_SIDE**2)])
-    tiles = torch.from_numpy(images).permute(0, 3, 1, 2)  # [n, 3, H, W]
-    factor = max(1, TILE_PIXELS // tiles.shape[-1])
-    tiles = tiles.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    """The first images of a folder by seed, as one picture; small ones are enlarged smoothly, as eyes like them."""
+    images = [Image.fromarray(image) for _key, image, _label in islice(tars.read_images(folder), GRID_SIDE**2)]
+    side = max(TILE_PIXELS, images[0].width)
+    tiles = np.stack([np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images])
+    tiles = torch.from_numpy(tiles).permute(0, 3, 1, 2)  # [n, 3, side, side]
     grid = make_grid(tiles, nrow=GRID_SIDE, padding=2, pad_value=255)
     with files.atomic(out) as temporary:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(temporary, format="png")

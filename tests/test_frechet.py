@@ -57,6 +57,11 @@ def test_covariances_without_full_rank_at_many_images_equal_the_distance_on_thei
     assert frechet_distance(*wide) == pytest.approx(frechet_distance(*small), rel=1e-8)
 
 
+def test_identical_images_are_at_the_distance_of_their_means():
+    a, b = (Gaussian.of(np.full((300, 16), value)) for value in (1.0, 3.0))
+    assert frechet_distance(a, b) == pytest.approx(16 * 4)
+
+
 def test_statistics_equal_numpy_at_any_count():
     for count in (20, 5000):
         values = features(count, 64, 3)

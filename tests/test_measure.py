@@ -118,12 +118,13 @@ def test_pieces_gather_into_a_manifest_that_names_their_images_and_network(incep
     assert record["made_by"]["images_sha256"] == images["pieces"][1]["sha256"]
 
 
-def test_equal_images_give_equal_bytes_and_batches_change_rounding_alone(inception, tmp_path):
-    folder = write_images(tmp_path / "images", pixels(6))
-    records = [
-        measure(folder / "0-of-1.tar", tmp_path / name / "0-of-1.npz", inception, batch=batch)
-        for name, batch in [("a", 4), ("b", 4), ("c", 3)]
-    ]
+def test_equal_images_give_equal_bytes_on_any_number_of_threads_and_batches_change_rounding_alone(inception, tmp_path):
+    folder, threads, records = write_images(tmp_path / "images", pixels(6)), torch.get_num_threads(), []
+    for name, batch, count in [("a", 4, 1), ("b", 4, 2), ("c", 3, 2)]:
+        torch.set_num_threads(count)
+        records.append(measure(folder / "0-of-1.tar", tmp_path / name / "0-of-1.npz", inception, batch=batch))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
     assert records[0]["sha256"] == records[1]["sha256"]
     a, c = (read(tmp_path / name / "0-of-1.npz")["features"] for name in "ac")
     assert np.linalg.norm(a - c) < 1e-5 * np.linalg.norm(a)

@@ -1,0 +1,210 @@
+"""Latent DiffiT: the class-conditional network of Sec. 3.3, whose parameters bear the names of the released weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffit.cli import UserError
+from diffit.nets.layers import TMSA, DiffiTTransformer, TimeEmbedding
+
+POSITIONAL_DIM = 256  # of the timestep's embedding, as released
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """Shape of a :class:`LatentDiffiT`. Raises ValueError for values that do not go together."""
+
+    input_size: int  # side of the latents
+    channels: int  # of the latents; the network answers with twice as many
+    patch_size: int  # side of the patch that becomes a token
+    hidden_size: int  # channels of a token, of the time token as well
+    depth: int  # transformer blocks
+    num_heads: int
+    mlp_ratio: float  # hidden width of the MLPs over hidden_size
+    num_classes: int  # 0 for an unconditional network
+
+    def __post_init__(self):
+        for key in ("input_size", "channels", "patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key} {getattr(self, key)} is not positive")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes {self.num_classes} is negative")
+        if self.input_size % self.patch_size:
+            raise ValueError(f"patch_size {self.patch_size} does not divide input_size {self.input_size}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
+        if self.hidden_size % 4:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 4, which the position table needs")
+
+    @property
+    def grid(self) -> int:
+        """Tokens along a side."""
+        return self.input_size // self.patch_size
+
+
+class PatchEmbedding(nn.Module):
+    """Latents to tokens: one linear map of each patch, written as a convolution."""
+
+    def __init__(self, channels: int, dim: int, patch: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(self.proj(x), "b d h w -> b (h w) d")  # [B, N, D]
+
+
+class LabelEmbedding(nn.Module):
+    """A learned vector for each class, and a last one that stands for no label."""
+
+    def __init__(self, classes: int, dim: int):
+        super().__init__()
+        self.embedding_table = nn.Embedding(classes + 1, dim)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.embedding_table(labels)  # [B, D]
+
+
+class FinalLayer(nn.Module):
+    """Tokens to patches of the output: layer norm without parameters, swish, linear."""
+
+    def __init__(self, dim: int, channels: int, patch: int):
+        super().__init__()
+        self.patch = patch
+        self.norm = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
+        self.linear = nn.Linear(dim, channels * patch**2)
+
+    def forward(self, tokens: Tensor, grid: int) -> Tensor:
+        x = self.linear(nn.functional.silu(self.norm(tokens)))  # [B, N, p·p·C]
+        return rearrange(x, "b (h w) (p q c) -> b c (h p) (w q)", h=grid, p=self.patch, q=self.patch)
+
+
+def position_table(grid: int, dim: int) -> Tensor:
+    """Fixed embedding of the tokens of a square grid: float32 [1, grid², dim].
+
+    The first half of the channels tells the column, the second the row; each half is the sines, then the cosines at
+    dim/4 frequencies falling from 1 to 1/10000.
+    """
+    frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # [grid, dim/4]
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)  # [grid, dim/2]
+    columns, rows = line.repeat(grid, 1), line.repeat_interleave(grid, dim=0)  # each [grid², dim/2]
+    return torch.cat([columns, rows], dim=1).float()[None]
+
+
+class LatentDiffiT(nn.Module):
+    """Predicts from a noisy latent its noise and, for each value, where its variance lies in its range.
+
+    Attention is over the whole grid. The time token is the sum of the timestep's and the label's embedding; label
+    ``num_classes`` stands for no label, and whose label is hidden is decided outside.
+
+    ``checkpoint_blocks`` keeps only the inputs of the blocks for the backward pass and computes the rest again: less
+    memory, the same numbers.
+    """
+
+    def __init__(self, config: LatentConfig, checkpoint_blocks: bool = False):
+        super().__init__()
+        c = self.config = config
+        self.checkpoint_blocks = checkpoint_blocks
+        self.x_embedder = PatchEmbedding(c.channels, c.hidden_size, c.patch_size)
+        self.t_embedder = TimeEmbedding(POSITIONAL_DIM, c.hidden_size)
+        self.y_embedder = LabelEmbedding(c.num_classes, c.hidden_size)
+        self.register_buffer("pos_embed", position_table(c.grid, c.hidden_size))
+        self.blocks = nn.ModuleList(
+            DiffiTTransformer(c.hidden_size, c.hidden_size, c.num_heads, (c.grid, c.grid), c.mlp_ratio)
+            for _ in range(c.depth)
+        )
+        self.final_layer = FinalLayer(c.hidden_size, 2 * c.channels, c.patch_size)
+        self.initialize_weights()
+
+    def initialize_weights(self) -> None:
+        """Every weight in one place, after DiT; in the beginning the network gives zeros."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))  # a patch's convolution is a linear map
+                nn.init.zeros_(module.bias)
+            if isinstance(module, TMSA):
+                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        nn.init.normal_(self.t_embedder.mlp[0].weight, std=0.02)
+        nn.init.normal_(self.t_embedder.mlp[2].weight, std=0.02)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """Noisy latents [B, C, H, W], timesteps [B], labels [B] -> noise and variance fractions [B, 2C, H, W]."""
+        time = self.t_embedder(t) + self.y_embedder(labels)  # [B, D]
+        x = self.x_embedder(x) + self.pos_embed  # [B, N, D]
+        for block in self.blocks:
+            x = checkpoint(block, x, time, use_reentrant=False) if self.checkpoint_blocks else block(x, time)
+        return self.final_layer(x, self.config.grid)  # [B, 2C, H, W]
+
+
+@contextmanager
+def constant_weights(net: nn.Module) -> Iterator[None]:
+    """Within this context every TMSA builds its position bias once, not in each pass: for sampling.
+
+    The bias is kept in the precision in which attention needs it, that of autocast where it is on. Nothing outlives
+    the context; a pass within it after the weights were changed fails, so that no stale bias is ever used.
+    """
+    attentions = [module for module in net.modules() if isinstance(module, TMSA)]
+    for attention in attentions:
+        attention.position_bias = _built_once(attention)  # hides the method until it is deleted
+    try:
+        yield
+    finally:
+        for attention in attentions:
+            del attention.position_bias
+
+
+def _built_once(attention: TMSA):
+    table, version = attention.relative_position_bias_table, attention.relative_position_bias_table._version
+    kind = table.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+    with torch.no_grad():
+        bias = attention.position_bias().to(dtype).contiguous()  # [heads, N, N]
+
+    def position_bias() -> Tensor:
+        now = attention.relative_position_bias_table
+        assert now is table and now._version == version, "weights were changed within constant_weights()"
+        return bias
+
+    return position_bias
+
+
+REBUILT = "relative_position_index"  # follows from the grid; the released files hold one in each block
+
+
+def load_released(net: LatentDiffiT, state: dict[str, Tensor]) -> None:
+    """Load the weights of a released file into ``net``.
+
+    Raises :class:`UserError` that says what differs where any key, shape or dtype is not the network's; then nothing
+    is loaded.
+    """
+    own = net.state_dict()
+    given = {name: value for name, value in state.items() if not name.endswith("." + REBUILT)}
+    facts = lambda value: f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"  # noqa: E731
+    differences = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "different": [
+            f"{name} is {facts(given[name])} where the network has {facts(value)}"
+            for name, value in own.items()
+            if name in given and facts(given[name]) != facts(value)
+        ],
+    }
+    if any(differences.values()):
+        said = "; ".join(f"{kind}: {_shortened(names)}" for kind, names in differences.items() if names)
+        raise UserError(
+            f"the weights do not fit a {net.config}: {said}; take the file that was made for this resolution and "
+            "class count, or describe its network in net"
+        )
+    net.load_state_dict(given)
+
+
+def _shortened(names: list[str], shown: int = 3) -> str:
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
