@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,97 +49,134 @@ def identity(spec: dict, manifest: dict) -> dict:
     return {**spec, "net": net, "data_sha256": manifest["content_sha256"]}
 
 
-def train(rank: Rank, run_identity: dict, data: Path, folder: Path, target: int, kimgs: list[int], machine: Machine):
-    """Train on this rank until ``target`` kimg are seen, writing each milestone of ``kimgs`` that is passed.
+class Trainer:
+    """One rank's part in training a run: restored from the newest checkpoint, carried on to ``target`` kimg.
 
-    Raises :class:`UserError` when loss or gradient stop being finite, before that step touches weights, EMA or
-    checkpoints. Leaves with exit status 128 + signal, state saved, at the first step boundary after a signal.
+    Args:
+        rank: this process among the run's ranks.
+        run_identity: what the run is, see :func:`identity`.
+        folder: the run's state folder.
+        machine: how it is carried out here.
     """
-    training, seed = run_identity["training"], run_identity["seed"]
-    batch = training["batch"]
-    microbatch = _microbatch(batch, rank.world, machine.microbatch)
-    accumulation = batch // (rank.world * microbatch)
-    stop = cluster.StopSignal()
 
-    torch.manual_seed(seed)
-    task = process.build(run_identity["process"])
-    net = build(run_identity["net"]).to(rank.device)
-    ema = EMA(net, training["ema_halflife_kimg"] * 1000, training["ema_rampup"])
-    optimizer = _optimizer(net, training)
-    checkpoints = state.Checkpoints(folder)
-    images = _restore(checkpoints, net, ema, optimizer)
-    milestones = {_steps(kimg, batch): kimg for kimg in kimgs if not milestone.exists(_milestone_folder(folder, kimg))}
-    first_step, last_step = images // batch, _steps(target, batch)
+    def __init__(self, rank: Rank, run_identity: dict, folder: Path, machine: Machine):
+        self.rank, self.identity, self.folder, self.machine = rank, run_identity, folder, machine
+        self.settings, self.seed = run_identity["training"], run_identity["seed"]
+        self.batch = self.settings["batch"]
+        self.microbatch = _microbatch(self.batch, rank.world, machine.microbatch)
 
-    def save() -> None:
-        if rank.is_first:
-            content = {"images": images, "net": net.state_dict(), "ema": ema.net.state_dict()}
-            checkpoints.save(images, {**content, "optimizer": optimizer.state_dict()})
-        rank.barrier()
+        torch.manual_seed(self.seed)
+        self.process = process.build(run_identity["process"])
+        self.net = build(run_identity["net"]).to(rank.device)
+        self.net.checkpoint_blocks = machine.gradient_checkpointing
+        self.ema = EMA(self.net, self.settings["ema_halflife_kimg"] * 1000, self.settings["ema_rampup"])
+        self.optimizer = _optimizer(self.net, self.settings)
+        self.checkpoints = state.Checkpoints(folder)
+        self.images = self._restore()
+        denoiser = self.process.denoiser(_compiled(self.net) if machine.compile else self.net)
+        self.model = DistributedDataParallel(denoiser) if rank.world > 1 else denoiser
 
-    def publish(step: int) -> None:
-        if rank.is_first and step in milestones:
-            kimg = milestones[step]
-            facts = {**run_identity, "kimg": kimg, "images_trained": images, "ranks": rank.world, "commit": commit()}
-            milestone.write(_milestone_folder(folder, kimg), ema.net, facts)
-            log.info("milestone: %d kimg", kimg)
+    def run(self, data: Path, target: int, kimgs: list[int]) -> None:
+        """Train on the data set in ``data`` until ``target`` kimg, writing each milestone of ``kimgs`` on the way.
 
-    net.checkpoint_blocks = machine.gradient_checkpointing
-    denoiser = task.denoiser(_compiled(net) if machine.compile else net)
-    model = DistributedDataParallel(denoiser) if rank.world > 1 else denoiser
-    pixels, labels = _decoded(rank, data)
-    dataset = loader.TrainingImages(pixels, labels, task.draw, seed)
-    numbers = loader.microbatches(first_step, last_step, batch, microbatch, rank.index, rank.world)
-    batches = loader.load(dataset, numbers, machine.workers, pin=rank.device.type == "cuda")
+        Raises :class:`UserError` when loss or gradient stop being finite. Leaves with exit status 128 + signal,
+        state saved, at the first step boundary after a signal.
+        """
+        first, last = self.images // self.batch, _steps(target, self.batch)
+        pixels, labels = _decoded(self.rank, data)
+        batches = self._batches(loader.TrainingImages(pixels, labels, self.process.draw, self.seed), first, last)
+        stop = cluster.StopSignal()
+        self._publish(kimgs)
+        saved_at = time.monotonic()
+        with closing(Report(self.rank.is_first, self.folder, self.images, last * self.batch)) as report:
+            for step in range(first, last):
+                loss, norm = self._accumulate(batches, step)
+                due = time.monotonic() - saved_at > self.machine.checkpoint_minutes * 60
+                stopping, saving = self.rank.sum(stop.number or 0, self.rank.is_first and due)
+                self._update()
+                report.step(step, self.images, loss / pixels[0].numel(), norm, self.optimizer.param_groups[0]["lr"])
+                self._publish(kimgs)
+                if stopping or saving or step + 1 == last:
+                    self._save()
+                    saved_at = time.monotonic()
+                if stopping and step + 1 < last:
+                    log.info("stopped after %d images, state saved; the same command goes on from here", self.images)
+                    sys.exit(128 + (stop.number or signal.SIGTERM))
 
-    publish(first_step)
-    report = Report(rank.is_first, folder, images, last_step * batch)
-    saved_at = time.monotonic()
-    with closing(report):
-        for step in range(first_step, last_step):
-            torch.manual_seed(_dropout_seed(seed, step, rank.index))
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(training, images)
-            loss = torch.zeros((), device=rank.device)
-            for part in range(accumulation):
-                drawn = {name: value.to(rank.device, non_blocking=True) for name, value in next(batches).items()}
-                is_last = part == accumulation - 1
-                with nullcontext() if is_last or rank.world == 1 else model.no_sync():
-                    loss += _backward(task, model, drawn, rank, batch, training["precision"])
-            norm = nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
+    def _accumulate(self, batches: Iterator[dict[str, Tensor]], step: int) -> tuple[float, float]:
+        """The gradient of a whole batch, over microbatches and ranks; returns its mean loss and the gradient's norm.
 
-            due = rank.is_first and time.monotonic() - saved_at > machine.checkpoint_minutes * 60
-            total, stopping, saving = rank.sum(loss.item(), stop.number or 0, due)
-            if not (math.isfinite(total) and math.isfinite(norm)):
-                raise UserError(
-                    f"loss {total} or gradient norm {norm} is not finite in step {step} of {folder.parent}, after "
-                    f"{images} images; weights, EMA and checkpoints are from before it: lower the learning rate or "
-                    "check the data"
-                )
-            optimizer.step()
-            optimizer.zero_grad()
-            images += batch
-            ema.update(net, images, batch)
+        A step that is not finite ends here, before it touches weights, EMA or checkpoints.
+        """
+        torch.manual_seed(_dropout_seed(self.seed, step, self.rank.index))
+        loss = torch.zeros((), device=self.rank.device)
+        parts = self.batch // (self.rank.world * self.microbatch)
+        for part in range(parts):
+            drawn = {name: value.to(self.rank.device, non_blocking=True) for name, value in next(batches).items()}
+            gathers = self.rank.world == 1 or part + 1 == parts
+            with nullcontext() if gathers else self.model.no_sync():
+                loss += self._backward(drawn)
+        norm = float(nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None]))
+        (total,) = self.rank.sum(loss.item())
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise UserError(
+                f"loss {total} or gradient norm {norm} is not finite in step {step} of {self.folder.parent}, after "
+                f"{self.images} images; weights, EMA and checkpoints are from before it: lower the learning rate or "
+                "check the data"
+            )
+        return total, norm
 
-            report.step(step, images, total / pixels[0].numel(), float(norm), optimizer.param_groups[0]["lr"])
-            publish(step + 1)
-            if stopping or saving or step + 1 == last_step:
-                save()
-                saved_at = time.monotonic()
-            if stopping:
-                number = int(stopping) if rank.world == 1 else (stop.number or signal.SIGTERM)
-                log.info("stopped after %d images, state saved; the same command goes on from here", images)
-                sys.exit(128 + number)
+    def _backward(self, drawn: dict[str, Tensor]) -> Tensor:
+        """Add a microbatch's share of the gradient of the batch's mean loss; return its share of the loss."""
+        images = drawn.pop("images").float() / 127.5 - 1  # [B, C, H, W]
+        with torch.autocast(self.rank.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
+            loss = self.process.losses(self.model, images, drawn).sum() / self.batch
+        (loss * self.rank.world).backward()  # DDP averages over ranks what must be summed
+        return loss.detach()
 
+    def _update(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = _learning_rate(self.settings, self.images)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.images += self.batch
+        self.ema.update(self.net, self.images, self.batch)
 
-def _backward(task, model: nn.Module, drawn: dict[str, Tensor], rank: Rank, batch: int, precision: str) -> Tensor:
-    """Add a microbatch's share of the gradient of the mean loss over the whole batch; return its share of the loss."""
-    images = drawn.pop("images").float() / 127.5 - 1
-    drawn.pop("labels")
-    with torch.autocast(rank.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        loss = task.losses(model, images, drawn).sum() / batch
-    (loss * rank.world).backward()  # DDP averages over ranks what must be summed
-    return loss.detach()
+    def _batches(self, images: loader.TrainingImages, first: int, last: int) -> Iterator[dict[str, Tensor]]:
+        rank = self.rank
+        numbers = loader.microbatches(first, last, self.batch, self.microbatch, rank.index, rank.world)
+        return loader.load(images, numbers, self.machine.workers, pin=rank.device.type == "cuda")
+
+    def _publish(self, kimgs: list[int]) -> None:
+        """Write the milestones that the images seen so far have just reached."""
+        for kimg in kimgs:
+            folder = _milestone_folder(self.folder, kimg)
+            if (
+                self.rank.is_first
+                and _steps(kimg, self.batch) * self.batch == self.images
+                and not milestone.exists(folder)
+            ):
+                made_by = {"ranks": self.rank.world, "commit": commit()}
+                facts = {**self.identity, "kimg": kimg, "images_trained": self.images, **made_by}
+                milestone.write(folder, self.ema.net, facts)
+                log.info("milestone: %d kimg", kimg)
+
+    def _save(self) -> None:
+        if self.rank.is_first:
+            weights = {"net": self.net.state_dict(), "ema": self.ema.net.state_dict()}
+            content = {"images": self.images, **weights, "optimizer": self.optimizer.state_dict()}
+            self.checkpoints.save(self.images, content)
+        self.rank.barrier()
+
+    def _restore(self) -> int:
+        """Take over the newest intact checkpoint; returns the images that it had seen, 0 where there is none."""
+        content = self.checkpoints.load()
+        if content is None:
+            return 0
+        self.net.load_state_dict(content["net"])
+        self.ema.net.load_state_dict(content["ema"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        return content["images"]
 
 
 def _microbatch(batch: int, world: int, wanted: int | None) -> int:
@@ -170,16 +208,6 @@ def _dropout_seed(seed: int, step: int, rank: int) -> int:
 def _steps(kimg: int, batch: int) -> int:
     """The first step boundary at which ``kimg`` thousand images have been seen."""
     return math.ceil(kimg * 1000 / batch)
-
-
-def _restore(checkpoints: state.Checkpoints, net: nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> int:
-    content = checkpoints.load()
-    if content is None:
-        return 0
-    net.load_state_dict(content["net"])
-    ema.net.load_state_dict(content["ema"])
-    optimizer.load_state_dict(content["optimizer"])
-    return content["images"]
 
 
 def _decoded(rank: Rank, data: Path) -> tuple[Tensor, Tensor]:
@@ -244,7 +272,7 @@ def main() -> None:
 
     def train_here() -> None:
         with cluster.join() as rank:
-            train(rank, run_identity, arguments.data, folder, target, kimgs, machine)
+            Trainer(rank, run_identity, folder, machine).run(arguments.data, target, kimgs)
 
     if cluster.is_rank():
         return train_here()

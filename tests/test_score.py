@@ -147,7 +147,7 @@ def test_fid_and_kid_of_two_picture_folders_equal_clean_fid(inception, cifar):  
     samples, data = (features_of(folder, inception) for folder in cifar)
     ours = by_name(score(samples, data))
     network = CleanFidNetwork(inception)
-    options = {"num_workers": 0, "device": torch.device("cpu"), "verbose": False}
+    options = {"num_workers": 0, "batch_size": 4, "device": torch.device("cpu"), "verbose": False}
     with threadpool_limits(1):  # SciPy's root gains nothing from threads and loses much to busy neighbors
         theirs = fid.compute_fid(*map(str, cifar), custom_feat_extractor=network, **options)
     assert ours["fid"]["value"] == pytest.approx(theirs, abs=1e-3)
