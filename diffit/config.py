@@ -2,7 +2,6 @@
 
 import copy
 import difflib
-from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -33,7 +32,7 @@ def validate(config: dict, schema_path: Path) -> dict:
     """
     schema = yaml.safe_load(schema_path.read_text())
     for error in _with_defaults(Draft202012Validator)(schema).iter_errors(config):
-        raise UserError(next(_sentences(error)))
+        raise UserError(_sentence(error))
     for name, run in config["runs"].items():
         _known(f"runs.{name}.dataset", run["dataset"], config["datasets"])
         _known(f"runs.{name}.sampler", run["sampler"], config["samplers"])
@@ -71,16 +70,24 @@ def _nearest(name: str, names) -> str:
     return f"did you mean {guess[0]!r}?" if guess else f"there are: {', '.join(sorted(names)) or 'none'}"
 
 
-def _sentences(error) -> Iterator[str]:
+def _sentence(error) -> str:
     place = ".".join(str(part) for part in error.absolute_path) or "the top level"
-    if error.validator in ("oneOf", "anyOf") and error.context:
-        yield from _sentences(max(error.context, key=lambda branch: len(branch.absolute_path)))
-    elif error.validator == "additionalProperties":
+    if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
-        for key in sorted(set(error.instance) - set(known)):
-            yield f"config: {place} has an unknown key {key!r}; {_nearest(key, known)}"
-    elif error.validator == "required":
-        missing = sorted(set(error.validator_value) - set(error.instance))
-        yield f"config: {place} lacks the key {missing[0]!r}"
-    else:
-        yield f"config: {place}: {error.message}"
+        key = min(set(error.instance) - set(known), key=str)
+        return f"config: {place} has an unknown key {key!r}; {_nearest(str(key), known)}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"config: {place} lacks the key {missing!r}; add it, docs/config.md says what it means"
+    if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
+        # YAML reads 1e-3 as text: its numbers with an exponent have a dot.
+        return f"config: {place}: {error.instance!r} is text in YAML; write {float(error.instance)!r} for the number"
+    return f"config: {place}: {error.message}; docs/config.md says what may stand there"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

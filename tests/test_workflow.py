@@ -415,7 +415,7 @@ def test_training_does_not_go_on_with_other_data(fork, pictures, tmp_path):
         config["datasets"]["pictures"]["path"] = str(tmp_path / "more")
         config["runs"]["tiny"]["milestones"] = [0, 1, 2]
         config.save()
-        ended = fork.make("results/runs/tiny/2/config.json")
+        ended = fork.make(RESULT)
     assert ended.status != 0
     assert re.search(r"error: .*data_sha256: \w+ → \w+", ended.text) and "Traceback" not in ended.text
     assert snapshot(fork.folder / "results/runs/tiny/1") == before

@@ -1,6 +1,6 @@
 """Latent DiffiT: the class-conditional network of Sec. 3.3, whose parameters bear the names of the released weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -145,12 +145,13 @@ class LatentDiffiT(nn.Module):
 
 @contextmanager
 def constant_weights(net: nn.Module) -> Iterator[None]:
-    """Within this context every TMSA builds its position bias once, not in each pass: for sampling.
+    """Within this context every TMSA builds its position bias once, not in each pass: for sampling, without gradients.
 
     The bias is kept in the precision in which attention needs it, that of autocast where it is on. Nothing outlives
-    the context; a pass within it after the weights were changed fails, so that no stale bias is ever used.
+    the context, and it does not end well if a table has changed within it, so no stale bias goes unnoticed.
     """
     attentions = [module for module in net.modules() if isinstance(module, TMSA)]
+    tables = [attention.relative_position_bias_table.detach().clone() for attention in attentions]
     for attention in attentions:
         attention.position_bias = _built_once(attention)  # hides the method until it is deleted
     try:
@@ -158,51 +159,43 @@ def constant_weights(net: nn.Module) -> Iterator[None]:
     finally:
         for attention in attentions:
             del attention.position_bias
+    for attention, table in zip(attentions, tables, strict=True):
+        # Comparing version counters would be cheaper, but fused optimizers do not count their steps there.
+        assert torch.equal(attention.relative_position_bias_table, table), "weights changed within constant_weights"
 
 
-def _built_once(attention: TMSA):
-    table, version = attention.relative_position_bias_table, attention.relative_position_bias_table._version
-    kind = table.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
-    with torch.no_grad():
-        bias = attention.position_bias().to(dtype).contiguous()  # [heads, N, N]
-
-    def position_bias() -> Tensor:
-        now = attention.relative_position_bias_table
-        assert now is table and now._version == version, "weights were changed within constant_weights()"
-        return bias
-
-    return position_bias
-
-
-REBUILT = "relative_position_index"  # follows from the grid; the released files hold one in each block
+@torch.no_grad()
+def _built_once(attention: TMSA) -> Callable[[], Tensor]:
+    bias = attention.position_bias()
+    device = bias.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else bias.dtype
+    bias = bias.to(dtype).contiguous()  # [heads, N, N]
+    return lambda: bias
 
 
 def load_released(net: LatentDiffiT, state: dict[str, Tensor]) -> None:
     """Load the weights of a released file into ``net``.
 
-    Raises :class:`UserError` that says what differs where any key, shape or dtype is not the network's; then nothing
-    is loaded.
+    What follows from the grid, the index of the position bias that the files hold for each block, is left aside.
+    Raises :class:`UserError` that says what differs where any other key, shape or dtype is not the network's; then
+    nothing is loaded.
     """
     own = net.state_dict()
-    given = {name: value for name, value in state.items() if not name.endswith("." + REBUILT)}
-    facts = lambda value: f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"  # noqa: E731
+    given = {name: value for name, value in state.items() if not name.endswith(".relative_position_index")}
+    unlike = (name for name in own if name in given and _kind(given[name]) != _kind(own[name]))
     differences = {
         "missing": [name for name in own if name not in given],
         "unexpected": [name for name in given if name not in own],
-        "different": [
-            f"{name} is {facts(given[name])} where the network has {facts(value)}"
-            for name, value in own.items()
-            if name in given and facts(given[name]) != facts(value)
-        ],
+        "different": [f"{name} is {_kind(given[name])} and should be {_kind(own[name])}" for name in unlike],
     }
     if any(differences.values()):
         said = "; ".join(f"{kind}: {_shortened(names)}" for kind, names in differences.items() if names)
-        raise UserError(
-            f"the weights do not fit a {net.config}: {said}; take the file that was made for this resolution and "
-            "class count, or describe its network in net"
-        )
+        raise UserError(f"the weights do not fit the network ({said}); take those of its resolution and class count")
     net.load_state_dict(given)
+
+
+def _kind(value: Tensor) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def _shortened(names: list[str], shown: int = 3) -> str:

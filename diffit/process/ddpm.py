@@ -1,4 +1,4 @@
-"""Diffusion in discrete steps as ADM has it (Nichol & Dhariwal 2021, Dhariwal & Nichol 2021), for class-conditional nets.
+"""Diffusion in discrete steps as ADM has it (Nichol & Dhariwal 2021, Dhariwal & Nichol 2021), for latents with labels.
 
 The network predicts the noise in x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) n and, for each value, the variance of the step
 back. Here a_t, "alpha bar" in the papers, is the share of the signal in the variance after t + 1 steps.
@@ -110,7 +110,7 @@ class HybridLoss:
         return chain(self.schedule.signal)  # [6, T]
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """What is random in the loss of one latent of this shape: int64 ``timestep`` [], float32 ``noise`` [C, H, W]."""
+        """What is random in one latent's loss, given its shape: int64 ``timestep`` [], float32 ``noise`` [C, H, W]."""
         timestep = rng.integers(self.schedule.timesteps)
         return {"timestep": np.array(timestep, np.int64), "noise": rng.standard_normal(shape, dtype=np.float32)}
 
@@ -124,7 +124,8 @@ class HybridLoss:
         self, denoiser: Callable[..., Tensor], latents: Tensor, t: Tensor, noise: Tensor, *condition: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The two terms, means over a latent's values: squared error [B], bound in bits [B]."""
-        step = Step(*self._chain.to(t.device)[:, t].to(latents.dtype)[..., None, None, None])
+        rows = self._chain.to(t.device, non_blocking=True)[:, t].to(latents.dtype)  # [6, B]
+        step = Step(*rows[..., None, None, None])
         x = step.noisy(latents, noise)
         epsilon, fraction = denoiser(x, t, *condition).chunk(2, dim=1)  # each [B, C, H, W]
         mean = step.mean(step.start(x, epsilon.detach()), x)
@@ -266,12 +267,12 @@ class DDPM:
         return Denoiser(net)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """All that is random in training on one latent of this shape [C, H, W]: the loss's draws, ``hidden`` bool []."""
-        hidden = np.array(rng.random() < self.label_dropout)
-        return {**self.loss.draw(rng, shape), "hidden": hidden}
+        """All that is random in training on one latent of this shape [C, H, W]: bool ``hidden`` [] and the loss's."""
+        hidden = rng.random() < self.label_dropout
+        return {"hidden": np.array(hidden), **self.loss.draw(rng, shape)}
 
     def losses(self, denoiser: nn.Module, latents: Tensor, drawn: dict[str, Tensor]) -> Tensor:
-        """Scaled latents [B, C, H, W], their stacked draws and ``labels`` [B] -> each one's loss, a mean over values [B]."""
+        """Scaled latents [B, C, H, W], their stacked draws and ``labels`` [B] -> each one's loss, per value [B]."""
         return self.loss(denoiser, latents, drawn["timestep"], drawn["noise"], drawn["labels"], drawn["hidden"])
 
     def sampler(self, settings: dict) -> AncestralSampler | DDIMSampler:

@@ -31,7 +31,7 @@ class PowerCosine:
 
     def __post_init__(self):
         if self.power <= 0:
-            raise ValueError(f"power {self.power} is not positive")
+            raise ValueError(f"guidance.power {self.power} is not positive")
 
     def __call__(self, t: Tensor) -> Tensor:
         """Timesteps [B] -> weights, float64 [B]."""
@@ -56,9 +56,9 @@ class Guidance:
 
     def __post_init__(self):
         if self.channels is not None and self.channels < 1:
-            raise ValueError(f"channels {self.channels} is not positive")
+            raise ValueError(f"guidance.channels {self.channels} is not positive")
         if self.tolerance < 0:
-            raise ValueError(f"tolerance {self.tolerance} is negative")
+            raise ValueError(f"guidance.tolerance {self.tolerance} is negative")
 
     @classmethod
     def of(cls, settings: dict, timesteps: int) -> "Guidance":
@@ -71,7 +71,7 @@ class Guidance:
         elif kind == "power-cosine":
             weight = PowerCosine(settings["weight"], settings["power"], timesteps)
         else:
-            raise ValueError(f"kind {kind!r} is not one of none, constant, power-cosine")
+            raise ValueError(f"guidance.kind {kind!r} is not one of none, constant, power-cosine")
         return cls(weight, settings["channels"], settings["tolerance"])
 
     def __call__(self, denoiser: Callable[..., Tensor], labels: Tensor) -> Predict:
@@ -82,10 +82,10 @@ class Guidance:
         """
         if self.weight.weight != 1 and not denoiser.num_classes:
             raise ValueError(
-                f"weight {self.weight.weight} is for class-conditional networks, and this one has no classes"
+                f"guidance.weight {self.weight.weight} is for class-conditional networks, and this one has no classes"
             )
         if self.channels is not None and self.channels > denoiser.channels:
-            raise ValueError(f"channels {self.channels} is more than the {denoiser.channels} of the latents")
+            raise ValueError(f"guidance.channels {self.channels} is more than the {denoiser.channels} of the latents")
         guided_channels = self.channels or denoiser.channels
 
         def guided(x: Tensor, t: Tensor) -> Tensor:

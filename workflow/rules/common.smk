@@ -4,8 +4,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 from diffit.cli import UserError
 from diffit.config import lookup, validate
 from diffit.files import canonical
@@ -29,10 +27,11 @@ PROTOCOL = "clean"
 if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
+# Not Snakemake's WorkflowError, which buries the sentence under places in the rules.
 try:
     validate(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 except UserError as error:
-    raise WorkflowError(f"error: {error}") from None
+    sys.exit(f"error: {error}")
 
 
 def entry(section, kind, name):
@@ -40,7 +39,7 @@ def entry(section, kind, name):
     try:
         return lookup(config[section], kind, name)
     except UserError as error:
-        raise WorkflowError(f"error: {error}") from None
+        sys.exit(f"error: {error}")
 
 
 def dataset(name):
@@ -101,7 +100,7 @@ def folder_state(wildcards):
     described = dataset(wildcards.dataset)
     if described["source"] != "folder" or not described["path"]:
         return None
-    folder = Path(described["path"])
+    folder = Path(described["path"]).expanduser()
     if not folder.is_dir():
         return "gone"
     return max(path.stat().st_mtime_ns for path in [folder, *(p for p in folder.iterdir() if p.is_dir())])

@@ -1,0 +1,160 @@
+"""What a user may write into config.yaml, and the one sentence for each mistake."""
+
+import copy
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from diffit.cli import UserError
+from diffit.config import difference, lookup, validate
+
+SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
+MINIMAL = """
+datasets:
+  digits: {source: digits, resolution: 8, pieces: 2}
+  others: {source: digits, resolution: 8, pieces: 2}
+samplers:
+  few: {steps: 18, images: 500, pieces: 1}
+runs:
+  digits: &digits
+    dataset: digits
+    net: {width: 48, multipliers: [1, 2], blocks: 2, window: 4, head_dim: 16, time_dim: 128, groups: 8, dropout: 0.0}
+    training: {batch: 64, learning_rate: 1.5e-3, warmup_kimg: 2, ema_halflife_kimg: 5, precision: float32}
+    milestones: [0, 115]
+    sampler: few
+  longer:
+    <<: *digits
+    milestones: [200]
+"""
+
+
+@pytest.fixture
+def config() -> dict:
+    return yaml.safe_load(MINIMAL)
+
+
+def refusal(config: dict) -> str:
+    with pytest.raises(UserError) as refused:
+        validate(config, SCHEMA)
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_shipped_config_is_valid():
+    validate(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), SCHEMA)
+
+
+def test_defaults_are_filled_in_at_every_depth(config):
+    run = validate(config, SCHEMA)["runs"]["digits"]
+    assert run["process"] == {
+        "kind": "edm", "sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2,
+        "augment": {"probability": 0, "xflip": False},
+    }  # fmt: skip
+    assert (run["seed"], run["baselines"], run["paper"]) == (0, [], {"source": ""})
+    assert (run["net"]["kind"], run["training"]["betas"]) == ("ushaped", [0.9, 0.999])
+    assert config["samplers"]["few"]["rho"] == 7 and config["datasets"]["digits"]["resize"] == "center-crop"
+    assert config["inception"] == {"path": None, "sha256": None}
+
+
+def test_what_the_user_wrote_wins_over_defaults(config):
+    config["runs"]["digits"]["process"] = {"augment": {"probability": 0.12}}
+    config["samplers"]["few"]["rho"] = 5
+    validate(config, SCHEMA)
+    assert config["runs"]["digits"]["process"]["augment"] == {"probability": 0.12, "xflip": False}
+    assert config["samplers"]["few"]["rho"] == 5
+
+
+def test_filling_in_twice_changes_nothing(config):
+    once = copy.deepcopy(validate(config, SCHEMA))
+    assert validate(config, SCHEMA) == once
+
+
+def test_defaults_are_not_shared_between_entries_or_between_configs(config):
+    validate(config, SCHEMA)
+    config["runs"]["digits"]["baselines"].append("real")
+    config["runs"]["digits"]["process"]["augment"]["xflip"] = True
+    config["runs"]["digits"]["paper"]["fid"] = 1.0
+    assert config["runs"]["longer"]["baselines"] == []
+    assert config["runs"]["longer"]["process"]["augment"]["xflip"] is False
+    fresh = validate(yaml.safe_load(MINIMAL), SCHEMA)["runs"]["digits"]
+    assert (fresh["baselines"], fresh["paper"], fresh["process"]["augment"]["xflip"]) == ([], {"source": ""}, False)
+
+
+def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
+    runs = validate(config, SCHEMA)["runs"]
+    assert runs["longer"]["milestones"] == [200] and runs["digits"]["milestones"] == [0, 115]
+    assert runs["longer"]["net"] == runs["digits"]["net"]
+
+
+@pytest.mark.parametrize(
+    "place, value, sentence",
+    [
+        ("samplers.few.stepz", 3, "config: samplers.few has an unknown key 'stepz'; did you mean 'steps'?"),
+        ("samplers.few.7", 3, "config: samplers.few has an unknown key '7'; there are: "),
+        ("runs.digits.net.widht", 3, "config: runs.digits.net has an unknown key 'widht'; did you mean 'width'?"),
+        ("dataset", {}, "config: the top level has an unknown key 'dataset'; did you mean 'datasets'?"),
+        ("samplers.few.steps", None, "config: samplers.few.steps: None is not of type 'integer'"),
+        ("samplers.few.steps", "two", "config: samplers.few.steps: 'two' is not of type 'integer'"),
+        ("samplers.few.steps", True, "config: samplers.few.steps: True is not of type 'integer'"),
+        ("samplers.few.steps", 1, "config: samplers.few.steps: 1 is less than the minimum of 2"),
+        ("runs.digits.training.learning_rate", "1e-3", "'1e-3' is text in YAML; write 0.001 for the number"),
+        ("runs.digits.training.precision", "half", "'half' is not one of ['float32', 'bfloat16']"),
+        ("runs.digits.training.betas", [0.9], "config: runs.digits.training.betas: [0.9] is too short"),
+        ("runs.digits.milestones", [], "config: runs.digits.milestones: [] should be non-empty"),
+        ("runs.digits.milestones", [2, 1], "config: runs.digits.milestones must rise, each once: [2, 1]"),
+        ("runs.digits.milestones", [1, 1], "config: runs.digits.milestones must rise, each once: [1, 1]"),
+        ("runs.digits.dataset", "digit", "runs.digits.dataset names 'digit', which is not defined; did you mean 'digits'?"),
+        ("runs.digits.dataset", "faces", "which is not defined; there are: digits, others"),
+        ("runs.digits.sampler", "fwe", "runs.digits.sampler names 'fwe', which is not defined; did you mean 'few'?"),
+        ("runs.digits.baselines", ["fake"], "runs.digits.baselines.0: 'fake' is not one of"),
+        ("runs.a/b", {}, "'a/b' does not match"),
+        ("runs", None, "config: runs: None is not of type 'object'"),
+        ("inception.sha256", "abc", "config: inception.sha256: 'abc' does not match"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_with_its_place_and_the_way_out(config, place, value, sentence):
+    *path, key = place.split(".")
+    node = config
+    for part in path:
+        node = node.setdefault(part, {})
+    node[key] = value
+    message = refusal(config)
+    assert sentence in message
+    assert "; " in message or "must rise" in message
+
+
+@pytest.mark.parametrize("place", ["runs", "runs.digits.net", "datasets.digits.source", "runs.digits.training.batch"])
+def test_a_missing_key_is_named_with_its_place(config, place):
+    *path, key = place.split(".")
+    node = config
+    for part in path:
+        node = node[part]
+    del node[key]
+    where = ".".join(path) or "the top level"
+    assert refusal(config).startswith(f"config: {where} lacks the key {key!r}; add it")
+
+
+def test_difference_names_each_leaf_that_differs():
+    old = {"same": 1, "training": {"batch": 64, "betas": [0.9, 0.999]}, "gone": True, "net": {"width": 8}}
+    new = {"same": 1, "training": {"batch": 32, "betas": [0.9, 0.99]}, "new": {"a": 1}, "net": 3}
+    assert difference(old, new) == [
+        "gone: True → (absent)",
+        "net: {'width': 8} → 3",
+        "new: (absent) → {'a': 1}",
+        "training.batch: 64 → 32",
+        "training.betas: [0.9, 0.999] → [0.9, 0.99]",
+    ]
+    assert difference(old, copy.deepcopy(old)) == []
+
+
+def test_lookup_finds_an_entry_or_says_which_there_are():
+    section = {"digits": {"a": 1}, "cifar10": {}}
+    assert lookup(section, "run", "digits") is section["digits"]
+    with pytest.raises(UserError, match=r"there is no run 'digit' in the config; did you mean 'digits'\?"):
+        lookup(section, "run", "digit")
+    with pytest.raises(UserError, match="there is no run 'faces' in the config; there are: cifar10, digits"):
+        lookup(section, "run", "faces")
+    with pytest.raises(UserError, match="there are: none"):
+        lookup({}, "run", "digits")
