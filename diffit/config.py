@@ -27,12 +27,13 @@ def _with_defaults(validator_class):
 def validate(config: dict, schema_path: Path) -> dict:
     """Fill in the schema's defaults and check a configuration in place; return it.
 
-    Raises :class:`UserError` for the first mistake, by its place, with the nearest valid spelling where a key or a
+    Raises :class:`UserError` for the first mistake, by its place in alphabetical order, with the nearest valid spelling where a key or a
     name is unknown. References between sections (a run's data set, its sampler) are checked as well.
     """
     schema = yaml.safe_load(schema_path.read_text())
-    for error in _with_defaults(Draft202012Validator)(schema).iter_errors(config):
-        raise UserError(_sentence(error))
+    if errors := list(_with_defaults(Draft202012Validator)(schema).iter_errors(config)):
+        # Their own order is that of a set, another in each process.
+        raise UserError(_sentence(min(errors, key=lambda error: [str(part) for part in error.absolute_path])))
     for name, run in config["runs"].items():
         _known(f"runs.{name}.dataset", run["dataset"], config["datasets"])
         _known(f"runs.{name}.sampler", run["sampler"], config["samplers"])

@@ -75,14 +75,14 @@ def sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def seal(path: Path, written: Path | None = None, **facts: object) -> dict:
+def seal(path: Path, written: Path | None = None, digest: str | None = None, **facts: object) -> dict:
     """Write the sidecar of a finished file: its sha256, its size, ``facts``. Returns what was written.
 
     With ``written``, the temporary file that is about to become ``path``: then the sidecar is there first, and
-    a file that is there is always a sealed one.
+    a file that is there is always a sealed one. With ``digest``, its sha256 where it is known already.
     """
     content = written or path
-    record = {"file": path.name, "sha256": sha256(content), "bytes": content.stat().st_size, **facts}
+    record = {"file": path.name, "sha256": digest or sha256(content), "bytes": content.stat().st_size, **facts}
     if job := os.environ.get("SLURM_JOB_ID"):
         record["slurm_job_id"] = job
     write_json(sidecar(path), record)

@@ -20,6 +20,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ ANEW = "delete it and the folder's manifest.json and run the same command again:
 
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")  # no dots, no slashes, and no "__…__", which webdataset skips
 _PIECE = re.compile(r"(\d+)-of-(\d+)")
+_TAR_BLOCK = tarfile.BLOCKSIZE
+_NPY_HEADER = 10  # bytes of magic, version and length in front of an .npy header
 _OF_ONE_PIECE = ("file", "sha256", "bytes", "count")
 _OF_ONE_JOB = ("made_by", "slurm_job_id")
 
@@ -59,18 +62,22 @@ def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]], **fac
     the sidecar last, so a piece that lacks one is unfinished. Returns the sidecar: ``facts`` plus file,
     sha256, bytes and count.
     """
-    seen = set()
-    with files.atomic(path) as temporary:
-        with temporary.open("wb") as file, TarWriter(file, "", "", encoder=False, mtime=0) as tar:
-            for key, members in samples:
-                assert _KEY.fullmatch(key), f"{key!r} cannot be a key"
-                assert key not in seen, f"two samples have the key {key}"
-                assert members and members.keys() <= _DECODERS.keys(), f"{key}: {sorted(members)}"
-                seen.add(key)
-                tar.write({"__key__": key, **members})
-        index = _scan(temporary)
-    _write_index(path, index, files.sha256(path))
-    return files.seal(path, count=len(seen), **facts)
+    seen, layout = set(), []
+    with (
+        files.atomic(path) as temporary,
+        temporary.open("wb") as file,
+        TarWriter(file, "", "", encoder=False, mtime=0) as tar,
+    ):
+        for key, members in samples:
+            assert _KEY.fullmatch(key), f"{key!r} cannot be a key"
+            assert key not in seen, f"two samples have the key {key}"
+            assert members and members.keys() <= _DECODERS.keys(), f"{key}: {sorted(members)}"
+            seen.add(key)
+            tar.write({"__key__": key, **members})
+            layout += [(key, extension, len(members[extension])) for extension in sorted(members)]
+    digest = files.sha256(path)
+    _write_index(path, _laid_out(layout), digest)
+    return files.seal(path, digest=digest, count=len(seen), **facts)
 
 
 # --------------------------------------------------------------------------------------------------- reading
@@ -125,9 +132,28 @@ def _png(data: bytes) -> np.ndarray:
         return np.array(image)
 
 
+def _npy(data: bytes) -> np.ndarray:
+    """What ``np.load`` gives, without pickles and ten times as fast where many members have one header."""
+    dtype, fortran, shape, start = _npy_header(data[: _NPY_HEADER + int.from_bytes(data[8:_NPY_HEADER], "little")])
+    array = np.frombuffer(data, dtype, offset=start)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+@cache
+def _npy_header(header: bytes) -> tuple[np.dtype, bool, tuple[int, ...], int]:
+    """Element type, column order, shape and length of an ``.npy`` header of version 1."""
+    file = io.BytesIO(header)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not an .npy array of version 1")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject:
+        raise ValueError("an .npy array of objects")
+    return dtype, fortran, shape, file.tell()
+
+
 _DECODERS: dict[str, Callable[[bytes], Any]] = {
     "png": _png,
-    "npy": lambda data: np.load(io.BytesIO(data), allow_pickle=False),
+    "npy": _npy,
     "cls": int,
 }
 
@@ -168,6 +194,15 @@ def _scan(path: Path) -> Index:
         members = [(*member.name.split(".", 1), member.offset_data, member.size) for member in tar]
     keys, extensions, offsets, sizes = zip(*members, strict=True) if members else ((), (), (), ())
     return Index(np.array(keys, str), np.array(extensions, str), np.array(offsets, np.int64), np.array(sizes, np.int64))
+
+
+def _laid_out(members: list[tuple[str, str, int]]) -> Index:
+    """The index of a tar of these members (key, extension, size): each a header block and its content in blocks."""
+    keys, extensions, sizes = zip(*members, strict=True) if members else ((), (), ())
+    sizes = np.array(sizes, np.int64)
+    ends = np.cumsum(_TAR_BLOCK + -(-sizes // _TAR_BLOCK) * _TAR_BLOCK)
+    offsets = np.concatenate([[0], ends])[: len(sizes)] + _TAR_BLOCK
+    return Index(np.array(keys, str), np.array(extensions, str), offsets.astype(np.int64), sizes)
 
 
 def _write_index(path: Path, index: Index, sha256: str) -> None:

@@ -105,7 +105,7 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("runs.digits.milestones", [], "config: runs.digits.milestones: [] should be non-empty"),
         ("runs.digits.milestones", [2, 1], "config: runs.digits.milestones must rise, each once: [2, 1]"),
         ("runs.digits.milestones", [1, 1], "config: runs.digits.milestones must rise, each once: [1, 1]"),
-        ("runs.digits.dataset", "digit", "runs.digits.dataset names 'digit', which is not defined; did you mean 'digits'?"),
+        ("runs.digits.dataset", "digit", "runs.digits.dataset names 'digit', which is not defined; did you mean"),
         ("runs.digits.dataset", "faces", "which is not defined; there are: digits, others"),
         ("runs.digits.sampler", "fwe", "runs.digits.sampler names 'fwe', which is not defined; did you mean 'few'?"),
         ("runs.digits.baselines", ["fake"], "runs.digits.baselines.0: 'fake' is not one of"),
