@@ -27,8 +27,8 @@ def _with_defaults(validator_class):
 def validate(config: dict, schema_path: Path) -> dict:
     """Fill in the schema's defaults and check a configuration in place; return it.
 
-    Raises :class:`UserError` for the first mistake, by its place in alphabetical order, with the nearest valid spelling where a key or a
-    name is unknown. References between sections (a run's data set, its sampler) are checked as well.
+    Raises :class:`UserError` for the first mistake, places in alphabetical order, with the nearest valid spelling
+    where a key or a name is unknown. References between sections (a run's data set, its sampler) are checked as well.
     """
     schema = yaml.safe_load(schema_path.read_text())
     if errors := list(_with_defaults(Draft202012Validator)(schema).iter_errors(config)):

@@ -71,7 +71,7 @@ class TrainingImages(Dataset):
         shape = tuple(self.images.shape[1:])
         drawn = [self.draw(draws.training(self.seed, number), shape) for number in numbers]
         batch = {name: torch.from_numpy(np.stack([draw[name] for draw in drawn])) for name in drawn[0]}
-        return {"images": self.images[indices], "labels": self.labels[indices], **batch}
+        return {"images": self.images.index_select(0, indices), "labels": self.labels.index_select(0, indices), **batch}
 
     def _index(self, number: int) -> int:
         epoch, position = divmod(number, len(self.images))
