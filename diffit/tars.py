@@ -279,12 +279,16 @@ def read_images(folder: Path) -> Iterator[tuple[str, np.ndarray, int]]:
     verified against the manifest before its first image is yielded.
     """
     for piece in read_manifest(folder)["pieces"]:
-        path = folder / piece["file"]
-        for key, sample in read_tar(path, piece):
-            image = sample.get("png", sample.get("npy"))
-            if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise UserError(f"{path} holds no uint8 RGB image under the key {key}; {ANEW}")
-            yield key, image, sample.get("cls", 0)
+        yield from read_piece_images(folder / piece["file"], piece)
+
+
+def read_piece_images(path: Path, expected: dict) -> Iterator[tuple[str, np.ndarray, int]]:
+    """The images of one piece as :func:`read_images` yields them; ``expected`` is its entry in the manifest."""
+    for key, sample in read_tar(path, expected):
+        image = sample.get("png", sample.get("npy"))
+        if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"{path} holds no uint8 RGB image under the key {key}; {ANEW}")
+        yield key, image, sample.get("cls", 0)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_measure import CleanFidNetwork, cifar, inception  # noqa: F401
+from test_measure import CleanFidNetwork
 from threadpoolctl import threadpool_limits
 
 from diffit import draws, files, tars
@@ -141,7 +141,7 @@ def test_the_command_writes_one_file_or_says_one_sentence(tmp_path):
     assert (tmp_path / "out.json").read_text() == written
 
 
-def test_fid_and_kid_of_two_picture_folders_equal_clean_fid(inception, cifar):  # noqa: F811
+def test_fid_and_kid_of_two_picture_folders_equal_clean_fid(inception, cifar):
     from cleanfid import fid
 
     samples, data = (features_of(folder, inception) for folder in cifar)

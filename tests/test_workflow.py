@@ -21,7 +21,6 @@ from conftest import REPOSITORY, SHARED
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
-from test_measure import inception  # noqa: F401
 
 from diffit import files, tars
 
@@ -195,7 +194,7 @@ def sources(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def done(sources, pictures, inception, tmp_path_factory) -> Workflow:  # noqa: F811
+def done(sources, pictures, inception, tmp_path_factory) -> Workflow:
     """The whole chain, run once. Tests leave it as they find it; those that make results take :func:`fork`."""
     workflow = Workflow(sources, tmp_path_factory.mktemp("work"))
     (workflow.folder / "config.yaml").write_text(yaml.safe_dump(tiny_config(pictures, inception), sort_keys=False))
