@@ -61,6 +61,24 @@ def difference(old: dict, new: dict, place: str = "") -> list[str]:
     return lines
 
 
+def refuse_changes(folder: Path, before: dict, now: dict) -> None:
+    """Raise :class:`UserError` where the run in ``folder`` began with another configuration, with the difference."""
+    if changes := difference(before, now):
+        raise UserError(
+            f"the run in {folder} began with another configuration ({'; '.join(changes)}); "
+            f"change it back, give the new one another run name, or start over by deleting {folder}"
+        )
+
+
+def shared_part(one: dict, other: dict) -> dict:
+    """What ``one`` says about the keys that ``other`` has as well, at every depth."""
+    return {
+        key: shared_part(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
+        for key, value in one.items()
+        if key in other
+    }
+
+
 def _known(place: str, name: str, section: dict) -> None:
     if name not in section:
         raise UserError(f"config: {place} names {name!r}, which is not defined; {_nearest(name, section)}")

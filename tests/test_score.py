@@ -52,6 +52,15 @@ def test_fid_and_kid_compare_all_samples_with_all_data(tmp_path):
     assert result["reference"] == {"dataset": "b", "count": 150, "content_sha256": "c"}
 
 
+def test_data_that_changed_since_the_training_are_noted_at_every_metric(tmp_path):
+    data = write(tmp_path / "data", features(100))
+    for name, trained_on, noted in [("same", "c", False), ("other", "d", True)]:
+        images = {"dataset": name, "count": 90, "content_sha256": "s", "data_sha256": trained_on}
+        samples = write(tmp_path / name, features(90, 1), images=images)
+        metrics = score(read_features(samples), read_features(data), real_baseline=True)["metrics"]
+        assert all(("data changed" in metric["note"]) == noted for metric in metrics)
+
+
 @pytest.mark.parametrize("counts", [(WIDTH - 1, 200), (200, WIDTH - 1)])
 def test_fewer_images_than_features_on_either_side_flag_the_fid_as_biased(tmp_path, counts):
     folders = [write(tmp_path / str(n), features(n)) for n in counts]
