@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         if arguments.log:
             arguments.log.parent.mkdir(parents=True, exist_ok=True)
             # The ranks of a training join the log that their launcher began.
-            log.addHandler(logging.FileHandler(arguments.log, mode="a" if "RANK" in os.environ else "w"))
+            log.addHandler(logging.FileHandler(arguments.log, mode="a" if "DIFFIT_LAUNCHER" in os.environ else "w"))
         return arguments
 
 
@@ -65,10 +65,24 @@ def json_argument(text: str) -> dict:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"the description {text!r} is not JSON: {error}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise UserError(f"the description {text!r} is not a JSON object")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object")
     return value
+
+
+def natural(text: str) -> int:
+    """Parse a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1 on."""
+    if natural(text) == 0:
+        raise argparse.ArgumentTypeError("0 is not a whole number from 1 on")
+    return int(text)
 
 
 def progress(items: Iterable | None = None, **options) -> tqdm:

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from diffit.cli import UserError
+
 GRACE_SECONDS = 60
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+LAUNCHER = "DIFFIT_LAUNCHER"  # in the environment of a rank: the process that started it
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class StopSignal:
 
     def __init__(self):
         self.number: int | None = None
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._remember)
 
     def _remember(self, number, _frame) -> None:
@@ -57,24 +61,32 @@ class StopSignal:
 
 def is_rank() -> bool:
     """Whether this process was started as one of several ranks."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    return LAUNCHER in os.environ
 
 
 @contextmanager
 def join() -> Iterator[Rank]:
-    """Become the rank that the environment names (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_*), or the only one.
+    """Become the rank that the launcher names in the environment, or the only one. NCCL on GPUs, gloo on CPUs.
 
-    NCCL on GPUs, gloo on CPUs.
+    RANK and WORLD_SIZE that something else has set mean nothing here.
     """
+    index, world, local_index = 0, 1, 0
     if is_rank():
-        _die_with_parent()
-    index, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        _die_with_launcher()
+        index, world, local_index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bfloat16 is asked for by name
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        if local_index >= torch.cuda.device_count():
+            raise UserError(
+                f"rank {index} has no GPU of its own: {torch.cuda.device_count()} here; ask for fewer ranks"
+            )
+        device = torch.device("cuda", local_index)
         torch.cuda.set_device(device)
     if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=index, world_size=world)
+        on_gpu = device.type == "cuda"
+        backend, bound = ("nccl", device) if on_gpu else ("gloo", None)
+        dist.init_process_group(backend, rank=index, world_size=world, device_id=bound)
     try:
         yield Rank(index, world, device)
     finally:
@@ -88,25 +100,27 @@ def local(ranks: int, command: list[str]) -> int:
     Signals that ask this process to end are passed on. When one rank dies, the others get SIGTERM, and SIGKILL after
     ``GRACE_SECONDS``.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    # Snakemake hands a job its threads in OMP_NUM_THREADS; the ranks share them.
+    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     environment = {
-        "OMP_NUM_THREADS": threads,  # a value set by the user wins
         **os.environ,
+        LAUNCHER: str(os.getpid()),
+        "OMP_NUM_THREADS": str(max(1, threads // ranks)),
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
     }
-    processes = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-        for rank in range(ranks)
-    ]
+    processes: list[subprocess.Popen] = []
 
     def forward(number, _frame):
         for process in processes:
             process.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
     try:
+        for rank in range(ranks):
+            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            processes.append(subprocess.Popen(command, env=own))
         return _wait(processes)
     finally:
         for process in processes:
@@ -120,10 +134,12 @@ def this_command() -> list[str]:
     return [sys.executable, "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
 
 
-def _die_with_parent() -> None:
+def _die_with_launcher() -> None:
     """Have the kernel kill this rank when its launcher is killed: an orphan would train on beside the next attempt."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(os.environ[LAUNCHER]):  # it was killed before the kernel knew
+        os._exit(1)
 
 
 def _wait(processes: list[subprocess.Popen]) -> int:

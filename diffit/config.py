@@ -21,7 +21,9 @@ def _with_defaults(validator_class):
                     instance.setdefault(key, copy.deepcopy(rule["default"]))
         yield from check_properties(validator, properties, instance, schema)
 
-    return validators.extend(validator_class, {"properties": fill})
+    # 4.0 is a whole number to JSON, and no count of pieces to anything else.
+    whole = validator_class.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    return validators.extend(validator_class, {"properties": fill}, type_checker=whole)
 
 
 def validate(config: dict, schema_path: Path) -> dict:
@@ -34,6 +36,14 @@ def validate(config: dict, schema_path: Path) -> dict:
     if errors := list(_with_defaults(Draft202012Validator)(schema).iter_errors(config)):
         # Their own order is that of a set, another in each process.
         raise UserError(_sentence(min(errors, key=lambda error: [str(part) for part in error.absolute_path])))
+    for name, sampler in config["samplers"].items():
+        first, count, block = sampler["first_seed"], sampler["images"], sampler["block"]
+        blocks = -(-(first + count) // block) - first // block
+        if sampler["pieces"] > blocks:
+            raise UserError(
+                f"config: samplers.{name}.pieces is {sampler['pieces']}, but {count} images are only {blocks} blocks "
+                f"of {block}; ask for at most {blocks} pieces"
+            )
     for name, run in config["runs"].items():
         _known(f"runs.{name}.dataset", run["dataset"], config["datasets"])
         _known(f"runs.{name}.sampler", run["sampler"], config["samplers"])

@@ -120,7 +120,7 @@ def fetch_folder(spec: dict, out: Path) -> dict:
 
 def _pictures(root: Path) -> Iterator[str]:
     seen = {root.resolve()}
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=_unreadable, followlinks=True):
         here = Path(folder)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in list(subfolders):  # a link may lead back up
@@ -131,6 +131,10 @@ def _pictures(root: Path) -> Iterator[str]:
         for name in names:
             if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
                 yield (here / name).relative_to(root).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it out of the folder")
 
 
 def _class_names(root: Path, paths: list[str]) -> list[str]:
@@ -215,10 +219,10 @@ FETCHERS = {
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", help="JSON: source, path, labels")
+    parser.add_argument("spec", type=json_argument, help="JSON: source, path, labels")
     parser.add_argument("out", type=Path, help="folder for archive.json")
     arguments = parser.parse_args()
-    download(json_argument(arguments.spec), arguments.out)
+    download(arguments.spec, arguments.out)
 
 
 if __name__ == "__main__":

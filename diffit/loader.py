@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffit import draws, files, tars
 from diffit.cli import progress
+from diffit.cluster import STOP_SIGNALS
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], dict[str, np.ndarray]]
 
@@ -109,5 +110,5 @@ def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _leave_signals_to_the_parent(_worker: int) -> None:
     # A signal to the whole process group must not kill the workers: the step that saves the state needs its batch.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -4,7 +4,6 @@ results/runs/{run}/{kimg}/ema.safetensors   weights of the network, float32
 results/runs/{run}/{kimg}/config.json       net, process, data, seed, images trained on, code, and the weights' sha256
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -28,14 +27,16 @@ def write(folder: Path, net: nn.Module, facts: dict) -> None:
 
 
 def publish(source: Path, target: Path) -> None:
-    """Make the milestone in ``source`` appear in ``target`` as hard links, or as copies across file systems."""
+    """Copy the milestone in ``source`` to ``target``, with its times. Raises :class:`UserError` for a damaged one.
+
+    Copies, not links: what damages the one must leave the other.
+    """
+    remedy = "restore it from a backup, or ask for a later milestone"
+    _verified(source, remedy)
     target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, RECORD):
         with files.atomic(target / name) as temporary:
-            try:
-                os.link(source / name, temporary)
-            except OSError:
-                shutil.copy2(source / name, temporary)
+            shutil.copy2(source / name, temporary)
 
 
 def exists(folder: Path) -> bool:
@@ -49,12 +50,17 @@ def load(folder: Path) -> tuple[nn.Module, dict]:
     Raises :class:`UserError` where a file is missing, the weights are not those of the record, or do not fit the net.
     """
     remedy = f"delete {folder} and ask for it again: the run's state holds a copy"
-    record = files.read_json(folder / RECORD, remedy)
-    weights = folder / WEIGHTS
-    if not weights.exists() or files.sha256(weights) != record["sha256"]:
-        raise UserError(f"{weights} is missing or damaged (its sha256 is not that of {RECORD}); {remedy}")
+    record, weights = _verified(folder, remedy), folder / WEIGHTS
     net = build(record["net"])
     missing, unexpected = net.load_state_dict(load_file(weights), strict=False)
     if missing or unexpected:
         raise UserError(f"{weights} does not fit its network: missing {missing}, unexpected {unexpected}; {remedy}")
     return net.eval().requires_grad_(False), record
+
+
+def _verified(folder: Path, remedy: str) -> dict:
+    record = files.read_json(folder / RECORD, remedy)
+    weights = folder / WEIGHTS
+    if not weights.exists() or files.sha256(weights) != record["sha256"]:
+        raise UserError(f"{weights} is missing or damaged (its sha256 is not that of {RECORD}); {remedy}")
+    return record

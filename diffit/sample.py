@@ -66,6 +66,7 @@ def sample(sampler: dict, folder: Path, out: Path) -> None:
     """Write the piece ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` makes from a milestone's folder."""
     net, record = milestone.load(folder)
     piece, pieces = tars.piece_number(out)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = piece_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], piece, pieces)
     samples = (
@@ -81,6 +82,7 @@ def sample(sampler: dict, folder: Path, out: Path) -> None:
         dataset=record["dataset"],
         data_sha256=record["data_sha256"],
         weights_sha256=record["sha256"],
+        trained_commit=record["commit"],
         resolution=record["net"]["resolution"],
         sampler=sampler,
         made_by={"commit": commit(), "device": str(device)},

@@ -47,11 +47,11 @@ def _samples(source: Source, spec: dict, numbers: range) -> Iterator[tuple[str, 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", help="JSON: source, resolution, labels, resize, min_side")
+    parser.add_argument("spec", type=json_argument, help="JSON: source, resolution, labels, resize, min_side")
     parser.add_argument("archive", type=Path, help="the folder that download filled")
     parser.add_argument("out", type=Path, help="K-of-N.tar in a folder named like the data set")
     arguments = parser.parse_args()
-    shard(json_argument(arguments.spec), arguments.archive, arguments.out)
+    shard(arguments.spec, arguments.archive, arguments.out)
 
 
 if __name__ == "__main__":

@@ -47,25 +47,40 @@ class Checkpoints:
             files.sidecar(old).unlink(missing_ok=True)
 
     def load(self) -> dict | None:
-        """The newest intact checkpoint, on the CPU, or None where there is none yet.
-
-        A damaged one is set aside with a warning and the one before is taken; when all are damaged, a
-        :class:`UserError` says so, because beginning again would throw weeks away in silence.
-        """
+        """The newest checkpoint, on the CPU, or None where there is none yet. Call :meth:`tidy` before."""
         paths = self._paths()
-        for path in reversed(paths):
-            try:
-                files.verify(path, remedy="")
-            except UserError as error:
-                log.warning("warning: %s; the checkpoint before it is used", str(error).rstrip("; "))
-                continue
-            return torch.load(path, map_location="cpu", weights_only=True)
-        if paths:
+        return torch.load(paths[-1], map_location="cpu", weights_only=True) if paths else None
+
+    def images(self) -> int:
+        """The images that the newest checkpoint has seen, 0 where there is none."""
+        paths = self._paths()
+        return files.verify(paths[-1])["images"] if paths else 0
+
+    def tidy(self) -> None:
+        """Set damaged checkpoints aside with a warning, so that the one before is the newest; drop what kills left.
+
+        Only for the holder of the run's lock. When all are damaged, a :class:`UserError` says so, because beginning
+        again would throw weeks away in silence.
+        """
+        for unfinished in self.folder.glob(".*.tmp"):
+            unfinished.unlink(missing_ok=True)
+        damaged = [path for path in self._paths() if not self._is_intact(path)]
+        if damaged and len(damaged) == len(self._paths()):
             raise UserError(
                 f"every checkpoint in {self.folder} is damaged; "
                 f"restore one from a backup, or start over by deleting {self.folder.parent}"
             )
-        return None
+        for path in damaged:
+            path.rename(path.with_name(f"damaged-{path.name}"))
+
+    @staticmethod
+    def _is_intact(path: Path) -> bool:
+        try:
+            files.verify(path, remedy="")
+        except UserError as error:
+            log.warning("warning: %s; the checkpoint before it is used", str(error).rstrip("; "))
+            return False
+        return True
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint-*.pt"))

@@ -50,6 +50,7 @@ def rows(spec: dict, score: dict) -> list[dict]:
                 "images_trained": None if is_real else samples["images_trained"],
                 "weights_sha256": "" if is_real else samples["weights_sha256"],
                 "git_commit": score["commit"],
+                "trained_commit": "" if is_real else samples["trained_commit"],
                 "note": metric["note"],
             }
         )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diffit import cluster, draws, files, loader, milestone, process, state, tars
-from diffit.cli import Parser, UserError, json_argument, run
+from diffit.cli import Parser, UserError, json_argument, natural, positive, run
 from diffit.cluster import Rank
 from diffit.ema import EMA
 from diffit.fingerprint import commit, fingerprint
@@ -74,7 +74,7 @@ class Trainer:
         self.checkpoints = state.Checkpoints(folder)
         self.images = self._restore()
         denoiser = self.process.denoiser(_compiled(self.net) if machine.compile else self.net)
-        self.model = DistributedDataParallel(denoiser) if rank.world > 1 else denoiser
+        self.model = DistributedDataParallel(denoiser, broadcast_buffers=False) if rank.world > 1 else denoiser
 
     def run(self, data: Path, target: int, kimgs: list[int]) -> None:
         """Train on the data set in ``data`` until ``target`` kimg, writing each milestone of ``kimgs`` on the way.
@@ -180,7 +180,7 @@ class Trainer:
 
 
 def _microbatch(batch: int, world: int, wanted: int | None) -> int:
-    microbatch = wanted or max(1, batch // world)
+    microbatch = max(1, batch // world) if wanted is None else wanted
     if batch % (world * microbatch):
         raise UserError(
             f"training.batch {batch} is not a multiple of {world} ranks × {microbatch} images at a time; "
@@ -246,11 +246,11 @@ def _arguments() -> Namespace:
     parser.add_argument("spec", type=json_argument, help="the run's description as a JSON object")
     parser.add_argument("data", type=Path, help="the data set's folder with its manifest.json")
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--milestone", type=int, required=True, metavar="KIMG", help="train until here")
-    parser.add_argument("--publish", type=int, nargs="*", default=[], metavar="KIMG", help="milestones on the way")
-    parser.add_argument("--ranks", type=int, default=1, help="processes on this machine")
-    parser.add_argument("--microbatch", type=int, help="images a rank takes at a time (default: its whole share)")
-    parser.add_argument("--workers", type=int, default=0, help="loader processes a rank")
+    parser.add_argument("--milestone", type=natural, required=True, metavar="KIMG", help="train until here")
+    parser.add_argument("--publish", type=natural, nargs="*", default=[], metavar="KIMG", help="milestones on the way")
+    parser.add_argument("--ranks", type=positive, default=1, help="processes on this machine")
+    parser.add_argument("--microbatch", type=positive, help="images a rank takes at a time (default: its whole share)")
+    parser.add_argument("--workers", type=natural, default=0, help="loader processes a rank")
     parser.add_argument("--compile", action="store_true", help="compile the network where a compiler is found")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
     parser.add_argument("--checkpoint-minutes", type=float, default=10, help="time between checkpoints")
@@ -268,7 +268,7 @@ def main() -> None:
         arguments.gradient_checkpointing,
         arguments.checkpoint_minutes,
     )
-    kimgs = sorted({target, *arguments.publish})
+    kimgs = sorted({0, target, *arguments.publish})  # 0 can be published at no other time
 
     def train_here() -> None:
         with cluster.join() as rank:
@@ -279,6 +279,7 @@ def main() -> None:
     with state.lock(folder / "lock"):
         state.claim(folder, run_identity)
         if not milestone.exists(_milestone_folder(folder, target)):
+            state.Checkpoints(folder).tidy()
             _refuse_what_has_passed(folder, target, run_identity["training"]["batch"])
             _leg(folder, run_identity)
             if arguments.ranks == 1:
@@ -289,10 +290,10 @@ def main() -> None:
 
 
 def _refuse_what_has_passed(folder: Path, target: int, batch: int) -> None:
-    content = state.Checkpoints(folder).load()
-    if content and content["images"] > _steps(target, batch) * batch:
+    images = state.Checkpoints(folder).images()
+    if images > _steps(target, batch) * batch:
         raise UserError(
-            f"{folder.parent} has already seen {content['images']} images, so its weights at {target} kimg are gone; "
+            f"{folder.parent} has already seen {images} images, so its weights at {target} kimg are gone; "
             f"ask for a later milestone, or start over by deleting {folder.parent}"
         )
 

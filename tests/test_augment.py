@@ -133,7 +133,8 @@ def test_transformations_are_drawn_as_often_as_p_says_and_mirroring_half_the_tim
     rates = dict(zip(PARAMETERS, (drawn != 0).mean(axis=0), strict=True))
     assert rates["xflip"] == pytest.approx(0.5, abs=0.03)
     assert rates["yflip"] == pytest.approx(0.06, abs=0.015)  # a coin behind the gate
-    for name in PARAMETERS[2:]:
+    assert rates["direction"] == pytest.approx(0.06, abs=0.015)  # a coin behind the squeeze's gate
+    for name in set(PARAMETERS[2:]) - {"direction"}:
         assert rates[name] == pytest.approx(0.12, abs=0.02), name
     always = np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(4000)])
     for name in ("scale", "squeeze", "shift_x", "shift_y"):
@@ -160,3 +161,10 @@ def test_autocast_does_not_coarsen_pixels():
     with torch.autocast("cpu", torch.bfloat16):
         inside, _ = EVERYTHING(x, p)
     assert torch.equal(inside, EVERYTHING(x, p)[0])
+
+
+def test_half_of_the_squeezes_go_along_the_axes():
+    drawn = np.stack([AugmentPipe(1.0, False).draw(np.random.default_rng(i)) for i in range(400)])
+    squeezed, direction = drawn[:, PARAMETERS.index("squeeze")], drawn[:, PARAMETERS.index("direction")]
+    assert (squeezed != 0).all()
+    assert 0.4 < (direction == 0).mean() < 0.6

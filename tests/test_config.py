@@ -163,3 +163,13 @@ def test_lookup_finds_an_entry_or_says_which_there_are():
         lookup(section, "run", "faces")
     with pytest.raises(UserError, match="there are: none"):
         lookup({}, "run", "digits")
+
+
+def test_a_whole_number_written_with_a_point_is_refused(config):
+    config["samplers"]["few"]["images"] = 5.0e2
+    assert "samplers.few.images" in refusal(config)
+
+
+def test_more_pieces_than_blocks_are_refused_with_how_many_there_can_be(config):
+    config["samplers"]["few"]["pieces"] = 9
+    assert "ask for at most 8 pieces" in refusal(config)

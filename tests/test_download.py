@@ -55,7 +55,7 @@ def test_a_mistake_on_the_command_line_is_one_sentence(tmp_path: Path, monkeypat
     monkeypatch.setattr("sys.argv", ["download", "{source: digits}", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
         run(module.main)
-    assert "error: the description '{source: digits}' is not JSON" in capsys.readouterr().err
+    assert "error: argument spec: '{source: digits}' is not JSON" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
     }  # fmt: skip
     facts = {"net": net_spec, "process": process, "dataset": "digits", "data_sha256": "0" * 64}
     folder = tmp_path_factory.mktemp("runs") / "run" / "7"
-    milestone.write(folder, net, {**facts, "kimg": 7, "images_trained": 7000})
+    milestone.write(folder, net, {**facts, "kimg": 7, "images_trained": 7000, "commit": "abc"})
     return folder
 
 

@@ -23,6 +23,7 @@ def score(images_trained: int, fid: float) -> dict:
         "samples": {
             "images_trained": images_trained,
             "weights_sha256": f"weights at {images_trained}",
+            "trained_commit": "def",
             "sampler": {"kind": "heun", "steps": 18, "s_churn": 0, "first_seed": 0},
         },
         "metrics": [

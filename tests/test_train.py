@@ -213,6 +213,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_touches_weights_or_checkpoint
     assert ended.status == 1
     assert "is not finite in step" in ended.message and "Traceback" not in ended.message
     content = state.Checkpoints(run.folder / "state").load()
+    assert files.verify(run.checkpoints()[-1])
     step = int(ended.message.split("in step ")[1].split()[0])
     assert content["images"] == step * tiny_run["training"]["batch"]
     assert not (run.folder / "1").exists()
@@ -273,3 +274,72 @@ def test_a_full_disk_ends_with_one_sentence_and_keeps_the_checkpoint_before(trai
     assert "No space left on device" in ended.message and "checkpoint-" in ended.message
     assert "Traceback" not in ended.message
     assert state.Checkpoints(run.folder / "state").load()["images"] > 0
+
+
+def test_the_untrained_network_is_published_whatever_was_asked_for_first(training):
+    run = training()
+    assert run.run(1).status == 0
+    assert run.run(0).status == 0
+    assert files.read_json(run.folder / "0" / "config.json", "")["images_trained"] == 0
+
+
+@pytest.mark.parametrize(
+    "options", [("--microbatch", "-4"), ("--microbatch", "0"), ("--ranks", "0"), ("--workers", "-1")]
+)
+def test_numbers_that_make_no_sense_are_refused_before_the_run_begins(training, options):
+    run = training()
+    ended = run.run(1, *options)
+    assert ended.status == 2 and options[0] in ended.message and "Traceback" not in ended.message
+    assert not run.folder.exists()
+
+
+def test_ranks_whose_launcher_was_killed_at_once_do_not_begin(training):
+    running = training()
+    process = running.start(1, "--ranks", "2")
+    deadline = time.monotonic() + 60
+    while len(orphans(process)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    while orphans(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert orphans(process) == []
+    assert running.checkpoints() == []
+
+
+def test_ranks_that_something_else_names_in_the_environment_mean_nothing(training, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    run = training()
+    assert run.run(1).status == 0
+    assert run.weights(1) and (run.folder / "state" / "run.json").exists()
+
+
+def test_a_damaged_milestone_is_made_again_from_the_runs_own_copy(training):
+    run = training()
+    assert run.run(1).status == 0
+    before, weights = run.weights(1), run.folder / "1" / "ema.safetensors"
+    content = bytearray(before)
+    content[-1] ^= 1
+    with weights.open("r+b") as file:  # in place, as a failing disk does
+        file.write(content)
+    assert run.run(1).status == 0
+    assert run.weights(1) == before
+
+
+def test_damaged_checkpoints_do_not_crowd_out_intact_ones(training):
+    run = training()
+    assert run.run(1).status == 0
+    run.checkpoints()[-1].write_bytes(b"")
+    assert run.run(1).status == 0  # published already: nothing to do
+    assert run.run(2).status == 1  # the only checkpoint is gone
+    kept = training("kept")
+    process = kept.start(1, *EVERY_STEP)
+    wait_for_images(kept, process, 300)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    newest = kept.checkpoints()[-1]
+    newest.write_bytes(b"")
+    assert kept.run(1, *EVERY_STEP).status == 0
+    assert newest.with_name(f"damaged-{newest.name}").exists()
+    assert len(kept.checkpoints()) == 2 and all(files.verify(path) for path in kept.checkpoints())

@@ -33,12 +33,14 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, noise: Tensor, augment: Tensor | None = None) -> Tensor:
         """Noise levels or timesteps [B], labels [B, A] or None -> time token [B, T]."""
-        embedding = positional_embedding(noise, self.positional_dim)  # [B, P]
-        embedding = embedding.to(self.mlp[0].weight.dtype)
-        if augment is not None:
-            assert self.augment is not None, "this network was built without augmentation labels"
-            embedding = embedding + self.augment(augment)
-        return self.mlp(embedding)  # [B, T]
+        # Not under autocast: in bfloat16 neighboring noise levels would share a token.
+        with torch.autocast(noise.device.type, enabled=False):
+            embedding = positional_embedding(noise, self.positional_dim)  # [B, P]
+            embedding = embedding.to(self.mlp[0].weight.dtype)
+            if augment is not None:
+                assert self.augment is not None, "this network was built without augmentation labels"
+                embedding = embedding + self.augment(augment)
+            return self.mlp(embedding)  # [B, T]
 
 
 def relative_position_index(grid: tuple[int, int]) -> Tensor:

@@ -20,6 +20,7 @@ LABELS = 9
 
 _SCALE_STEP = 0.2  # octaves that one standard deviation of scale or squeeze stands for
 _SHIFT_STEP = 1 / 8  # of the image's side, likewise
+_TURNED_SQUEEZES = 1 / 2  # of the squeezes go in a random direction, the others along the axes
 _LOBES = 4  # of the Lanczos kernel
 
 
@@ -53,6 +54,7 @@ class AugmentPipe:
         scale, squeeze, shift_x, shift_y = rng.standard_normal(4)
         rotation, direction = rng.uniform(-math.pi, math.pi, size=2)
         flips, scales, rotates, squeezes, shifts = rng.random(5) < self.p
+        turned = rng.random() < _TURNED_SQUEEZES
         return np.array(
             [
                 xflip * self.xflip,
@@ -60,7 +62,7 @@ class AugmentPipe:
                 scale * scales,
                 rotation * rotates,
                 squeeze * squeezes,
-                direction * squeezes,
+                direction * (squeezes and turned),
                 shift_x * shifts,
                 shift_y * shifts,
             ],

@@ -150,7 +150,7 @@ def data_features(wildcards):
 # The scores that a run's result shows: its last milestone and, where the run asks for it, the untrained network.
 def result_scores(wildcards):
     described = run(wildcards.run)
-    kimgs = [last_milestone(wildcards.run)] + [0] * ("untrained" in described["baselines"])
+    kimgs = dict.fromkeys([last_milestone(wildcards.run)] + [0] * ("untrained" in described["baselines"]))
     return [f"results/scores/{wildcards.run}/{kimg}/{described['sampler']}/{PROTOCOL}.json" for kimg in kimgs]
 
 
