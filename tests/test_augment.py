@@ -139,8 +139,9 @@ def test_transformations_are_drawn_as_often_as_p_says_and_mirroring_half_the_tim
     always = np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(4000)])
     for name in ("scale", "squeeze", "shift_x", "shift_y"):
         assert always[:, PARAMETERS.index(name)].std() == pytest.approx(1, abs=0.05), name
-    for name in ("rotation", "direction"):
-        assert always[:, PARAMETERS.index(name)].std() == pytest.approx(math.pi / math.sqrt(3), abs=0.05), name
+    for name, fraction in {"rotation": 1, "direction": 1 / 2}.items():
+        std = math.pi * math.sqrt(fraction / 3)
+        assert always[:, PARAMETERS.index(name)].std() == pytest.approx(std, abs=0.05), name
 
 
 def test_without_probability_only_mirroring_is_left_and_that_can_be_turned_off():
