@@ -52,9 +52,9 @@ class Checkpoints:
         return torch.load(paths[-1], map_location="cpu", weights_only=True) if paths else None
 
     def images(self) -> int:
-        """The images that the newest checkpoint has seen, 0 where there is none."""
+        """The images that the newest checkpoint has seen, 0 where there is none. Call :meth:`tidy` before."""
         paths = self._paths()
-        return files.verify(paths[-1])["images"] if paths else 0
+        return files.read_json(files.sidecar(paths[-1]), remedy="start the command again")["images"] if paths else 0
 
     def tidy(self) -> None:
         """Set damaged checkpoints aside with a warning, so that the one before is the newest; drop what kills left.
