@@ -27,7 +27,7 @@ def _with_defaults(validator_class):
 def validate(config: dict, schema_path: Path) -> dict:
     """Fill in the schema's defaults and check a configuration in place; return it.
 
-    Raises :class:`UserError` for the first mistake, by its place in alphabetical order, with the nearest valid spelling
+    Raises :class:`UserError` for the first mistake, places in alphabetical order, with the nearest valid spelling
     where a key or a name is unknown. References between sections (a run's data set, its sampler) are checked as well.
     """
     schema = yaml.safe_load(schema_path.read_text())
@@ -65,6 +65,24 @@ def difference(old: dict, new: dict, place: str = "") -> list[str]:
         elif a != b:
             lines.append(f"{place}{key}: {a} → {b}")
     return lines
+
+
+def refuse_changes(folder: Path, before: dict, now: dict) -> None:
+    """Raise :class:`UserError` where the run in ``folder`` began with another configuration, with the difference."""
+    if changes := difference(before, now):
+        raise UserError(
+            f"the run in {folder} began with another configuration ({'; '.join(changes)}); "
+            f"change it back, give the new one another run name, or start over by deleting {folder}"
+        )
+
+
+def shared_part(one: dict, other: dict) -> dict:
+    """What ``one`` says about the keys that ``other`` has as well, at every depth."""
+    return {
+        key: shared_part(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
+        for key, value in one.items()
+        if key in other
+    }
 
 
 def _known(place: str, name: str, section: dict) -> None:

@@ -114,7 +114,8 @@ def fetch_folder(spec: dict, out: Path) -> dict:
     with files.atomic(out / "listing.jsonl") as temporary:
         temporary.write_text("\n".join(lines) + "\n")
     sha256 = files.sha256(out / "listing.jsonl")
-    return {"path": str(root.absolute()), "count": len(paths), "class_names": class_names, "sha256": sha256}
+    found = {"path": str(root.absolute()), "count": len(paths), "modified": files.modified(root)}
+    return {**found, "class_names": class_names, "sha256": sha256}
 
 
 def _pictures(root: Path) -> Iterator[str]:

@@ -90,7 +90,7 @@ class TrainingImages(Dataset):
         indices = torch.from_numpy(np.array([self._order[number] for number in numbers]))
         drawn = [self.draw(draws.training(self.seed, number), self.shape) for number in numbers]
         batch = {name: torch.from_numpy(np.stack([draw[name] for draw in drawn])) for name in drawn[0]}
-        return {"images": self.images[indices], "labels": self.labels[indices], **batch}
+        return {"images": self.images.index_select(0, indices), "labels": self.labels.index_select(0, indices), **batch}
 
 
 def microbatches(start: int, stop: int, batch: int, microbatch: int, rank: int, world: int) -> Iterator[list[int]]:

@@ -136,15 +136,7 @@ def _piece(path: Path) -> tuple[Iterable[Sample], dict, dict]:
     if entry is None:
         raise UserError(f"{path} is not in the manifest beside it; gather the folder again or correct the name")
     facts = {name: value for name, value in manifest.items() if name not in ("pieces", "class_names")}
-    return _tar_samples(path, entry), facts, entry
-
-
-def _tar_samples(path: Path, entry: dict) -> Iterator[Sample]:
-    for key, sample in tars.read_tar(path, entry):
-        image = sample.get("png", sample.get("npy"))
-        if image is None or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"{path} holds no uint8 RGB image under the key {key}; give a tar of images")
-        yield key, image, sample.get("cls", 0)
+    return tars.read_piece_images(path, entry), facts, entry
 
 
 def _pictures(folder: Path) -> tuple[Iterable[Sample], dict, dict]:

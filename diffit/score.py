@@ -57,6 +57,9 @@ def score(samples: Features, data: Features, real_baseline: bool = False) -> dic
     ]
     if real_baseline:
         metrics += _against_disjoint(samples.values, data.values)
+    if _other_data(samples.manifest["images"], data.manifest["images"]):
+        for metric in metrics:
+            metric["note"] = f"{metric['note']}; the data changed since the network was trained".removeprefix("; ")
     return {
         "protocol": samples.manifest["protocol"],
         "network_sha256": samples.manifest["network_sha256"],
@@ -83,6 +86,11 @@ def comparable(samples: Features, data: Features) -> None:
                 f"the {what} of the samples is {one} and that of the data {two}, which cannot be compared; "
                 f"measure both in the same way"
             )
+
+
+def _other_data(samples: dict, data: dict) -> bool:
+    """Whether generated images come from a network that was trained on anything but this data set as it is now."""
+    return samples.get("data_sha256", data["content_sha256"]) != data["content_sha256"]
 
 
 def _against_disjoint(samples: np.ndarray, data: np.ndarray) -> list[dict]:

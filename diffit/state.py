@@ -20,7 +20,7 @@ import torch
 
 from diffit import files
 from diffit.cli import UserError
-from diffit.config import difference
+from diffit.config import refuse_changes
 
 log = logging.getLogger("diffit")
 
@@ -81,11 +81,7 @@ def claim(folder: Path, identity: dict) -> None:
         files.write_json(path, identity)
         return
     before = files.read_json(path, remedy=f"restore it, or start over by deleting {folder.parent}")
-    if changes := difference(before, identity):
-        raise UserError(
-            f"the run in {folder.parent} began with another configuration ({'; '.join(changes)}); "
-            f"change it back, give the new one another run name, or start over by deleting {folder.parent}"
-        )
+    refuse_changes(folder.parent, before, identity)
 
 
 @contextmanager

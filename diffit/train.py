@@ -49,7 +49,14 @@ def identity(spec: dict, manifest: dict) -> dict:
         vae, resolution = manifest["vae"], manifest["resolution"]
         shape = {"input_size": resolution // vae["factor"], "channels": vae["channels"]}
         net = {**spec["net"], **shape, "num_classes": manifest["classes"]}
-        return {**spec, "net": net, **data, "resolution": resolution, "vae": vae}
+        return {
+            **spec,
+            "net": net,
+            **data,
+            "images_sha256": manifest["images_sha256"],
+            "resolution": resolution,
+            "vae": vae,
+        }
     augment_labels = process.build(spec["process"]).augment_labels
     net = {**spec["net"], "resolution": manifest["resolution"], "channels": 3, "augment_labels": augment_labels}
     return {**spec, "net": net, **data}

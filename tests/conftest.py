@@ -1,15 +1,18 @@
 """Fixtures that several test files share: reference tensors, real images, a tiny data set and how to train on it."""
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from diffit import download, shard, tars
@@ -85,6 +88,26 @@ def tiny_run() -> dict:
             "warmup_kimg": 0.1, "ema_halflife_kimg": 0.2, "ema_rampup": 0.05, "precision": "float32",
         },
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def inception(tmp_path_factory) -> Path:
+    """The network folder as the download stage makes it."""
+    folder = tmp_path_factory.mktemp("inception")
+    download.download({"source": "inception"}, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar(shared_data, tmp_path_factory) -> tuple[Path, Path]:
+    """Two folders of 40 real images each, as PNG."""
+    folders = tuple(tmp_path_factory.mktemp("cifar") / name for name in ("a", "b"))
+    with zipfile.ZipFile(shared_data / "cifar10_jpeg.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("train/") and name.endswith(".jpg"))
+        for i, name in enumerate(names[:: len(names) // 80][:80]):
+            folders[i % 2].mkdir(exist_ok=True)
+            Image.open(io.BytesIO(archive.read(name))).save(folders[i % 2] / f"{i:03d}.png")
+    return folders
 
 
 class Training:

@@ -136,6 +136,11 @@ def test_a_missing_key_is_named_with_its_place(config, place):
     assert refusal(config).startswith(f"config: {where} lacks the key {key!r}; add it")
 
 
+def test_a_misspelt_key_that_is_needed_is_called_misspelt_and_not_missing(config):
+    config["samplers"]["few"]["stepz"] = config["samplers"]["few"].pop("steps")
+    assert "has an unknown key 'stepz'; did you mean 'steps'?" in refusal(config)
+
+
 def test_difference_names_each_leaf_that_differs():
     old = {"same": 1, "training": {"batch": 64, "betas": [0.9, 0.999]}, "gone": True, "net": {"width": 8}}
     new = {"same": 1, "training": {"batch": 32, "betas": [0.9, 0.99]}, "new": {"a": 1}, "net": 3}

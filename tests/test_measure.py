@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +11,8 @@ from PIL import Image
 
 from diffit import files, tars
 from diffit.cli import UserError
-from diffit.download import download
 from diffit.images import center_crop, decode
 from diffit.measure import measure
-
-
-@pytest.fixture(scope="session")
-def inception(tmp_path_factory) -> Path:
-    """The network folder as the download stage makes it."""
-    folder = tmp_path_factory.mktemp("inception")
-    download({"source": "inception"}, folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def cifar(shared_data, tmp_path_factory) -> tuple[Path, Path]:
-    """Two folders of 40 real images each, as PNG."""
-    folders = tuple(tmp_path_factory.mktemp("cifar") / name for name in ("a", "b"))
-    with zipfile.ZipFile(shared_data / "cifar10_jpeg.zip") as archive:
-        names = sorted(name for name in archive.namelist() if name.startswith("train/") and name.endswith(".jpg"))
-        for i, name in enumerate(names[:: len(names) // 80][:80]):
-            folders[i % 2].mkdir(exist_ok=True)
-            Image.open(io.BytesIO(archive.read(name))).save(folders[i % 2] / f"{i:03d}.png")
-    return folders
 
 
 class CleanFidNetwork:

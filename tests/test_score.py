@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_measure import CleanFidNetwork, cifar, inception  # noqa: F401
+from test_measure import CleanFidNetwork
 from threadpoolctl import threadpool_limits
 
 from diffit import draws, files, tars
@@ -50,6 +50,15 @@ def test_fid_and_kid_compare_all_samples_with_all_data(tmp_path):
     assert (result["protocol"], result["network_sha256"], result["images"]) == ("clean", "n", 100)
     assert result["samples"]["dataset"] == "a"
     assert result["reference"] == {"dataset": "b", "count": 150, "content_sha256": "c"}
+
+
+def test_data_that_changed_since_the_training_are_noted_at_every_metric(tmp_path):
+    data = write(tmp_path / "data", features(100))
+    for name, trained_on, noted in [("same", "c", False), ("other", "d", True)]:
+        images = {"dataset": name, "count": 90, "content_sha256": "s", "data_sha256": trained_on}
+        samples = write(tmp_path / name, features(90, 1), images=images)
+        metrics = score(read_features(samples), read_features(data), real_baseline=True)["metrics"]
+        assert all(("data changed" in metric["note"]) == noted for metric in metrics)
 
 
 @pytest.mark.parametrize("counts", [(WIDTH - 1, 200), (200, WIDTH - 1)])
@@ -141,7 +150,7 @@ def test_the_command_writes_one_file_or_says_one_sentence(tmp_path):
     assert (tmp_path / "out.json").read_text() == written
 
 
-def test_fid_and_kid_of_two_picture_folders_equal_clean_fid(inception, cifar):  # noqa: F811
+def test_fid_and_kid_of_two_picture_folders_equal_clean_fid(inception, cifar):
     from cleanfid import fid
 
     samples, data = (features_of(folder, inception) for folder in cifar)

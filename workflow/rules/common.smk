@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from diffit.cli import UserError
-from diffit.config import lookup, validate
-from diffit.files import canonical
+from diffit.config import lookup, refuse_changes, shared_part, validate
+from diffit.files import canonical, modified, read_json
 from diffit.fingerprint import fingerprint
 
 
@@ -71,7 +71,22 @@ def inception_spec(wildcards):
 # What a run is. Milestones, samplers and baselines are no part of it: they may change while it trains.
 def run_spec(wildcards):
     described = run(wildcards.run)
-    return canonical({key: described[key] for key in ("dataset", "seed", "net", "process", "training")})
+    spec = {key: described[key] for key in ("dataset", "seed", "net", "process", "training")}
+    refuse_another_run(wildcards.run, spec)
+    return canonical(spec)
+
+
+# Training refuses a changed configuration itself, but Snakemake has deleted its outputs by then.
+def refuse_another_run(name, spec):
+    folder = Path("results/runs") / name
+    begun = folder / "state/run.json"
+    if not begun.exists():
+        return
+    try:
+        before = read_json(begun, remedy=f"restore it, or start over by deleting {folder}")
+        refuse_changes(folder, shared_part(before, spec), spec)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 # What it trains on: images, or their latents.
@@ -120,15 +135,17 @@ def sampling_code(wildcards):
     return code("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
 
 
-# How old a folder of pictures is, so that a picture added or removed is noticed; a folder that is gone changes nothing.
+# When a folder of pictures last changed, so that a picture added or removed is noticed. For one that is gone, when it
+# had changed at its download: what was made of it stays.
 def folder_state(wildcards):
     described = dataset(wildcards.dataset)
     if described["source"] != "folder" or not described["path"]:
         return None
     folder = Path(described["path"]).expanduser()
-    if not folder.is_dir():
-        return "gone"
-    return max(path.stat().st_mtime_ns for path in [folder, *(p for p in folder.iterdir() if p.is_dir())])
+    archive = Path("results/archives") / wildcards.dataset / "archive.json"
+    if folder.is_dir():
+        return modified(folder)
+    return read_json(archive, remedy="download again").get("modified") if archive.exists() else None
 
 
 def pieces_of(folder, count, ending):
