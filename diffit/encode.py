@@ -44,8 +44,10 @@ def encode(source: Path, vae_folder: Path, out: Path) -> dict:
         log.info("%s is there already", out)
         return files.verify(out, tars.ANEW)
     encoder = vae.load(vae_folder).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    samples = progress(tars.read_tar(source, piece), total=piece["count"], desc="encode", unit="img")
-    return tars.write_tar(out, _encoded(samples, encoder, source), **facts)
+    samples = progress(tars.read_piece_images(source, piece), total=piece["count"], desc="encode", unit="img")
+    record = tars.write_tar(out, _encoded(iter(samples), encoder, source), **facts)
+    assert record["count"] == piece["count"], f"{out} has {record['count']} latents of {piece['count']} images"
+    return record
 
 
 def _facts(manifest: dict, vae_facts: dict) -> dict:
@@ -60,17 +62,19 @@ def _refuse_others(out: Path, facts: dict) -> None:
         raise UserError(f"{out} holds latents of another kind ({'; '.join(changes)}); {tars.ANEW}")
 
 
-def _encoded(samples: Iterator, encoder: vae.VAE, source: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _encoded(
+    samples: Iterator[tuple[str, np.ndarray, int]], encoder: vae.VAE, source: Path
+) -> Iterator[tuple[str, dict[str, bytes]]]:
     while chunk := list(islice(samples, BATCH)):
-        pixels = torch.from_numpy(np.stack([sample["png"] for _key, sample in chunk])).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.stack([image for _key, image, _label in chunk])).permute(0, 3, 1, 2)
         images = loader.values(pixels.contiguous().to(encoder.device))  # [B, 3, H, W]
         both = torch.stack([encoder.moments(images), encoder.moments(images.flip(3))], dim=1)  # [B, 2, 2, C, h, w]
-        for (key, sample), moments in zip(chunk, _half(both), strict=True):
+        for (key, _image, label), moments in zip(chunk, _half(both), strict=True):
             if not np.isfinite(moments).all():
                 raise UserError(
                     f"the latent of {key} in {source} is not finite in float16; the VAE does not suit these images"
                 )
-            yield key, {"npy": _npy(moments), "cls": str(sample.get("cls", 0)).encode()}
+            yield key, {"npy": _npy(moments), "cls": str(label).encode()}
 
 
 def _half(moments: Tensor) -> np.ndarray:
