@@ -1,5 +1,6 @@
 # From raw data to the paper's tables:
-#   download → archives   shard → data   train → runs   sample → samples   measure → features   score → scores   tabulate
+#   download → archives   shard → data   encode → latents   train → runs   sample → samples   measure → features
+#   score → scores   tabulate → results; latent runs alone have latents, by a VAE that stands in vaes
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -14,6 +15,8 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/shard.smk"
+include: "workflow/rules/vae.smk"
+include: "workflow/rules/encode.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/measure.smk"

@@ -44,9 +44,15 @@ def validate(config: dict, schema_path: Path) -> dict:
                 f"config: samplers.{name}.pieces is {sampler['pieces']}, but {count} images are only {blocks} blocks "
                 f"of {block}; ask for at most {blocks} pieces"
             )
+    for name, vae in config["vaes"].items():
+        if vae["kind"] == "trained":
+            _known(f"vaes.{name}.dataset", vae["dataset"], config["datasets"])
     for name, run in config["runs"].items():
         _known(f"runs.{name}.dataset", run["dataset"], config["datasets"])
         _known(f"runs.{name}.sampler", run["sampler"], config["samplers"])
+        _fit(f"runs.{name}", run, config["samplers"][run["sampler"]])
+        if run["vae"] is not None:
+            _known(f"runs.{name}.vae", run["vae"], config["vaes"])
         if run["milestones"] != sorted(set(run["milestones"])):
             raise UserError(f"config: runs.{name}.milestones must rise, each once: {run['milestones']}")
     return config
@@ -92,6 +98,22 @@ def shared_part(one: dict, other: dict) -> dict:
 def _known(place: str, name: str, section: dict) -> None:
     if name not in section:
         raise UserError(f"config: {place} names {name!r}, which is not defined; {_nearest(name, section)}")
+
+
+def _fit(place: str, run: dict, sampler: dict) -> None:
+    """Refuse parts of a run that do not go together, before anything is made for it."""
+    net, process, kind = run["net"]["kind"], run["process"]["kind"], sampler["kind"]
+    expected, kinds = ("ddpm", ("ddpm", "ddim")) if net == "latent" else ("edm", ("heun",))
+    if process != expected:
+        raise UserError(f"config: {place}.process.kind is {process!r}; a net of kind {net!r} takes {expected!r}")
+    if kind not in kinds:
+        raise UserError(
+            f"config: {place}.sampler names one of kind {kind!r}; "
+            f"a process of kind {process!r} takes {' or '.join(kinds)}"
+        )
+    if (net == "latent") != (run["vae"] is not None):
+        wanted = "needs a vae: add it" if net == "latent" else "sees images: remove vae"
+        raise UserError(f"config: {place} with a net of kind {net!r} {wanted}; docs/config.md says what it means")
 
 
 def _nearest(name: str, names) -> str:

@@ -51,6 +51,25 @@ def _decode(folder: Path, manifest: dict, path: Path) -> None:
     files.seal(path, content_sha256=manifest["content_sha256"])
 
 
+def values(images: Tensor) -> Tensor:
+    """What a network sees: pixels, uint8, in [-1, 1]; latents are such values already."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
+class Shuffle:
+    """Which image of a data set the ``i``-th of a run is: each epoch is a permutation, drawn when it begins."""
+
+    def __init__(self, seed: int, count: int):
+        self.seed, self.count = seed, count
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, number: int) -> int:
+        epoch, position = divmod(number, self.count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, draws.epoch_order(self.seed, epoch, self.count)
+        return int(self._order[position])
+
+
 class TrainingImages(Dataset):
     """Image number ``i`` of a run, counted over all epochs: which picture it is and what is drawn for it depend on
     ``(seed, i)`` alone.
@@ -64,21 +83,15 @@ class TrainingImages(Dataset):
 
     def __init__(self, images: Tensor, labels: Tensor, draw: Draw, seed: int):
         self.images, self.labels, self.draw, self.seed = images, labels, draw, seed
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self.shape = tuple(images.shape[1:])
+        self._order = Shuffle(seed, len(images))
 
     def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
         """A batch: ``images`` uint8 [B, C, H, W], ``labels`` int64 [B], and each draw stacked to [B, …]."""
-        indices = torch.from_numpy(np.array([self._index(number) for number in numbers]))
-        shape = tuple(self.images.shape[1:])
-        drawn = [self.draw(draws.training(self.seed, number), shape) for number in numbers]
+        indices = torch.from_numpy(np.array([self._order[number] for number in numbers]))
+        drawn = [self.draw(draws.training(self.seed, number), self.shape) for number in numbers]
         batch = {name: torch.from_numpy(np.stack([draw[name] for draw in drawn])) for name in drawn[0]}
         return {"images": self.images.index_select(0, indices), "labels": self.labels.index_select(0, indices), **batch}
-
-    def _index(self, number: int) -> int:
-        epoch, position = divmod(number, len(self.images))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, draws.epoch_order(self.seed, epoch, len(self.images))
-        return int(self._order[position])
 
 
 def microbatches(start: int, stop: int, batch: int, microbatch: int, rank: int, world: int) -> Iterator[list[int]]:
@@ -91,7 +104,7 @@ def microbatches(start: int, stop: int, batch: int, microbatch: int, rank: int, 
             yield list(range(first, first + microbatch))
 
 
-def load(dataset: TrainingImages, batches: Iterator[list[int]], workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
+def load(dataset: Dataset, batches: Iterator[list[int]], workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
     """Batches in order, prepared by ``workers`` processes (0: by this one)."""
     loader = DataLoader(
         dataset,

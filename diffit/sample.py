@@ -1,8 +1,8 @@
 """Generate one piece of a set of images from a milestone of a run.
 
-Image i is settled by its seed: the noise comes from the seed's own generator, and the network sees images in fixed
-blocks of consecutive seeds, the same whatever the number of pieces. So pieces can be cut and distributed in any way
-without changing a bit on one device.
+Image i is settled by its seed: the class and the noise come from the seed's own generator, and the network sees images
+in fixed blocks of consecutive seeds, the same whatever the number of pieces. So pieces can be cut and distributed in
+any way without changing a bit on one device. A latent run's images are decoded in the same job.
 """
 
 import io
@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffit import draws, milestone, process, tars
+from diffit import draws, milestone, process, tars, vae
 from diffit.cli import Parser, UserError, json_argument, progress, run
+from diffit.config import difference
 from diffit.fingerprint import commit
+from diffit.nets import constant_weights
 
 log = logging.getLogger("diffit")
 
@@ -29,49 +31,100 @@ def piece_of_blocks(first_seed: int, images: int, block: int, piece: int, pieces
     return range(first + count * piece // pieces, first + count * (piece + 1) // pieces)
 
 
+class Pixels:
+    """Samples of an image-space run are images already."""
+
+    def __init__(self, record: dict):
+        self.resolution = record["net"]["resolution"]
+        self.shape = (record["net"]["channels"], self.resolution, self.resolution)
+
+    def __call__(self, images: Tensor) -> np.ndarray:
+        """Images in [−1, 1], [B, C, H, W] → uint8 [B, H, W, C]."""
+        return to_uint8(images)
+
+
+class Latents:
+    """Samples of a latent run, which its VAE decodes. Raises :class:`UserError` for another VAE than the run's."""
+
+    def __init__(self, record: dict, folder: Path | None, device: torch.device):
+        if folder is None:
+            raise UserError(
+                f"the run was trained on latents of {record['dataset']}; name their VAE's folder with --vae"
+            )
+        decoder = vae.load(folder)
+        if changes := difference(record["vae"], decoder.facts):
+            raise UserError(
+                f"{folder} is not the VAE of the run ({'; '.join(changes)}); name the one it has latents of"
+            )
+        self.vae, self.resolution = decoder.to(device), record["resolution"]
+        self.shape = (record["net"]["channels"], record["net"]["input_size"], record["net"]["input_size"])
+
+    def __call__(self, latents: Tensor) -> np.ndarray:
+        """Scaled latents [B, C, h, w] → uint8 [B, H, W, 3]: truncate(127.5·(x + 1)), as the released sampler does."""
+        return _truncated((self.vae.decode(latents) + 1) * 127.5)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Images in [−1, 1], [B, C, H, W] → uint8 [B, H, W, C]: truncate(127.5·x + 128), as EDM writes them."""
+    return _truncated(images * 127.5 + 128)
+
+
+def _truncated(levels: Tensor) -> np.ndarray:
+    return levels.clip(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
 def generate(
-    net: nn.Module, record: dict, sampler: dict, blocks: range, device: torch.device
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield ``(seed, uint8 [H, W, 3])`` for the seeds of ``sampler`` within ``blocks``, in order.
+    net: nn.Module, record: dict, sampler: dict, blocks: range, canvas: Pixels | Latents, device: torch.device
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield ``(seed, label, uint8 [H, W, 3])`` for the seeds of ``sampler`` within ``blocks``, in order.
 
     A block at the rim is generated whole and cut, so that its kernels see the same shapes as everywhere.
     """
     task = process.build(record["process"])
     denoiser = task.denoiser(net.to(device))
+    classes = record["net"].get("num_classes", 0)
     try:
         solve = task.sampler(sampler)
+        task.guided(denoiser, torch.zeros(0, dtype=torch.int64), sampler)
     except ValueError as error:
         raise UserError(f"sampler: {error}") from None
-    shape = (record["net"]["channels"], record["net"]["resolution"], record["net"]["resolution"])
     wanted = range(sampler["first_seed"], sampler["first_seed"] + sampler["images"])
     for number in progress(blocks, desc="sample", unit="block"):
         seeds = range(number * sampler["block"], (number + 1) * sampler["block"])
         generators = [draws.sampling(seed) for seed in seeds]
+        labels = [_label(sampler, classes, seed, g) for seed, g in zip(seeds, generators, strict=True)]
 
         def noise(generators=generators) -> Tensor:
-            return torch.from_numpy(np.stack([g.standard_normal(shape, dtype=np.float32) for g in generators])).to(
-                device
-            )
+            fresh = np.stack([g.standard_normal(canvas.shape, dtype=np.float32) for g in generators])
+            return torch.from_numpy(fresh).to(device)
 
-        pixels = to_uint8(solve(denoiser, noise(), noise))
-        yield from ((seed, pixels[i]) for i, seed in enumerate(seeds) if seed in wanted)
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """Images in [−1, 1], [B, C, H, W] → uint8 [B, H, W, C]: truncate(127.5·x + 128), as EDM writes them."""
-    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        with constant_weights(net):
+            predict = task.guided(denoiser, torch.tensor(labels, device=device), sampler)
+            pixels = canvas(solve(predict, noise(), noise))
+        yield from ((seed, labels[i], pixels[i]) for i, seed in enumerate(seeds) if seed in wanted)
 
 
-def sample(sampler: dict, folder: Path, out: Path) -> None:
-    """Write the piece ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` makes from a milestone's folder."""
+def _label(sampler: dict, classes: int, seed: int, generator: np.random.Generator) -> int:
+    """The class of an image: drawn uniformly before its noise, or each in turn, so that all have equally many."""
+    if not classes:
+        return 0
+    return seed % classes if sampler["labels"] == "balanced" else int(generator.integers(classes))
+
+
+def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = None) -> None:
+    """Write the piece ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` makes from a milestone's folder.
+
+    A latent run needs the folder of its VAE.
+    """
     net, record = milestone.load(folder)
     piece, pieces = tars.piece_number(out)
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = piece_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], piece, pieces)
+    canvas = Latents(record, vae_folder, device) if "vae" in record else Pixels(record)
     samples = (
-        (f"{seed:08d}", {"npy": _npy(pixels), "cls": b"0"})
-        for seed, pixels in generate(net, record, sampler, blocks, device)
+        (f"{seed:08d}", {"npy": _npy(pixels), "cls": str(label).encode()})
+        for seed, label, pixels in generate(net, record, sampler, blocks, canvas, device)
     )
     tars.write_tar(
         out,
@@ -80,10 +133,10 @@ def sample(sampler: dict, folder: Path, out: Path) -> None:
         kimg=record["kimg"],
         images_trained=record["images_trained"],
         dataset=record["dataset"],
-        data_sha256=record["data_sha256"],
+        data_sha256=record.get("images_sha256", record["data_sha256"]),
         weights_sha256=record["sha256"],
         trained_commit=record["commit"],
-        resolution=record["net"]["resolution"],
+        resolution=canvas.resolution,
         sampler=sampler,
         made_by={"commit": commit(), "device": str(device)},
     )
@@ -100,12 +153,13 @@ def _arguments() -> Namespace:
     parser.add_argument("sampler", type=json_argument, help="the sampler's description as a JSON object")
     parser.add_argument("milestone", type=Path, help="a milestone's folder, results/runs/{run}/{kimg}")
     parser.add_argument("out", type=Path, help="the piece to write, {k}-of-{n}.tar")
+    parser.add_argument("--vae", type=Path, help="the folder of the VAE, for a latent run")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
-    sample(arguments.sampler, arguments.milestone, arguments.out)
+    sample(arguments.sampler, arguments.milestone, arguments.out, arguments.vae)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """score: how far generated images are from real ones, from the features that ``diffit.measure`` wrote.
 
-    python -m diffit.score SAMPLES DATA OUT.json [--real-baseline]
+    python -m diffit.score SAMPLES DATA OUT.json [--real-baseline] [--class-accuracy]
     python -m diffit.score PICTURES OTHER_PICTURES OUT.json --network NETWORK_FOLDER
 
 SAMPLES and DATA are folders of features with their manifest. A folder of images (tars with their manifest, or plain
@@ -12,6 +12,8 @@ kid    kernel distance of the same two sets, free of that bias
 --real-baseline sets real images aside and adds two that stand at equal counts against the same other real images:
 fid_disjoint   of the samples
 fid_real       of the real images set aside
+--class-accuracy adds the share of samples that a classifier, fitted on the real images' features, takes for the class
+that was asked for.
 """
 
 from dataclasses import dataclass
@@ -34,13 +36,14 @@ class Features:
     """All features of one folder, with its manifest."""
 
     values: np.ndarray  # float32 [n, d]
+    labels: np.ndarray  # int64 [n]
     manifest: dict
 
     def __len__(self) -> int:
         return len(self.values)
 
 
-def score(samples: Features, data: Features, real_baseline: bool = False) -> dict:
+def score(samples: Features, data: Features, real_baseline: bool = False, class_accuracy: bool = False) -> dict:
     """Every metric of the samples against the data set, with what is needed to say what was compared.
 
     Raises :class:`UserError` where the two were measured differently.
@@ -57,6 +60,8 @@ def score(samples: Features, data: Features, real_baseline: bool = False) -> dic
     ]
     if real_baseline:
         metrics += _against_disjoint(samples.values, data.values)
+    if class_accuracy:
+        metrics.append(_class_accuracy(samples, data))
     if _other_data(samples.manifest["images"], data.manifest["images"]):
         for metric in metrics:
             metric["note"] = f"{metric['note']}; the data changed since the network was trained".removeprefix("; ")
@@ -101,6 +106,24 @@ def _against_disjoint(samples: np.ndarray, data: np.ndarray) -> list[dict]:
     return [_fid("fid_disjoint", samples[:n], rest), _fid("fid_real", held_out, rest)]
 
 
+def _class_accuracy(samples: Features, data: Features) -> dict:
+    """How many samples are of the class asked for, by logistic regression on the real images' features."""
+    from sklearn.linear_model import LogisticRegression  # here, since most scores need no classifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(np.unique(data.labels)) < 2:
+        raise UserError("class accuracy needs images of two classes or more; set labels: true for the data set")
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    classifier.fit(data.values, data.labels)
+    return {
+        **_metric("class_accuracy", samples.values, data.values),
+        "value": float(classifier.score(samples.values, samples.labels)),
+        "biased": False,
+        "note": "by logistic regression on the features of the reference",
+    }
+
+
 def _fid(name: str, images: np.ndarray, reference: np.ndarray) -> dict:
     width = images.shape[1]
     biased = min(len(images), len(reference)) < width
@@ -124,20 +147,21 @@ def read_features(folder: Path) -> Features:
     manifest = tars.read_manifest(folder)
     if "network_sha256" not in manifest:
         raise UserError(f"{folder} holds no features; measure its images first, or name the network with --network")
-    rows = [_read_piece(folder / piece["file"], piece, manifest["width"]) for piece in manifest["pieces"]]
-    return Features(np.concatenate(rows), manifest)
+    pieces = [_read_piece(folder / piece["file"], piece, manifest["width"]) for piece in manifest["pieces"]]
+    features, labels = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return Features(features, labels, manifest)
 
 
-def _read_piece(path: Path, entry: dict, width: int) -> np.ndarray:
+def _read_piece(path: Path, entry: dict, width: int) -> tuple[np.ndarray, np.ndarray]:
     if files.verify(path, tars.ANEW)["sha256"] != entry["sha256"]:
         raise UserError(f"{path} is not the piece that manifest.json names (another sha256); {tars.ANEW}")
     with np.load(path, allow_pickle=False) as stored:
-        features = stored["features"]
+        features, labels = stored["features"], stored["labels"]
     if features.shape != (entry["count"], width):
         raise UserError(f"{path} holds features {features.shape} instead of {(entry['count'], width)}; {tars.ANEW}")
     if not np.isfinite(features).all():
         raise UserError(f"{path} holds features that are NaN or infinite; {tars.ANEW}")
-    return features
+    return features, labels
 
 
 def features_of(folder: Path, network: Path | None) -> Features:
@@ -166,10 +190,12 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the real images' features")
     parser.add_argument("out", type=Path, help="JSON file to write")
     parser.add_argument("--real-baseline", action="store_true", help="add fid_disjoint and fid_real")
+    parser.add_argument("--class-accuracy", action="store_true", help="add class_accuracy")
     parser.add_argument("--network", type=Path, help="folder with inception.pt, to measure folders of images")
     arguments = parser.parse_args()
     samples, data = (features_of(folder, arguments.network) for folder in (arguments.samples, arguments.data))
-    files.write_json(arguments.out, {**score(samples, data, arguments.real_baseline), "commit": commit()})
+    result = score(samples, data, arguments.real_baseline, arguments.class_accuracy)
+    files.write_json(arguments.out, {**result, "commit": commit()})
 
 
 if __name__ == "__main__":

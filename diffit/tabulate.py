@@ -122,8 +122,16 @@ def draw_curve(name: str, log: list[dict], out: Path) -> None:
 
 
 def _named(sampler: dict) -> str:
-    churn = f", churn {sampler['s_churn']:g}" if sampler["s_churn"] else ""
-    return f"{sampler['kind']}, {sampler['steps']} steps{churn}"
+    """A sampler for people: what makes its images differ from those of others of its kind."""
+    guidance = sampler.get("guidance", {"kind": "none"})
+    parts = [
+        f"{sampler['kind']}, {sampler['steps']} steps",
+        f"churn {sampler['s_churn']:g}" if sampler.get("s_churn") else "",
+        f"eta {sampler['eta']:g}" if sampler.get("eta") else "",
+        f"guidance {guidance['kind']} {guidance['weight']:g}" if guidance["kind"] != "none" else "",
+        f"{sampler['labels']} labels" if "labels" in sampler else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _arguments() -> Namespace:

@@ -96,9 +96,7 @@ def read_tar(path: Path, expected: dict | None = None) -> Iterator[tuple[str, di
     ``expected``, the piece's entry in a manifest, the tar must also be the one that the manifest was made of.
     Raises :class:`UserError` when the piece is missing, damaged or short, or holds anything else.
     """
-    record = files.verify(path, ANEW)
-    if expected and record["sha256"] != expected["sha256"]:
-        raise UserError(f"{path} is not the piece that manifest.json names (another sha256); {ANEW}")
+    record = verify_piece(path, expected)
     count = 0
     try:
         with path.open("rb") as file:
@@ -114,6 +112,17 @@ def read_tar(path: Path, expected: dict | None = None) -> Iterator[tuple[str, di
         raise UserError(f"{path} is not a readable tar ({error.args[0]}); {ANEW}") from error
     if count != record["count"]:
         raise UserError(f"{path} holds {count} samples instead of {record['count']}; {ANEW}")
+
+
+def verify_piece(path: Path, expected: dict | None = None) -> dict:
+    """Check a piece against its sidecar and, where given, its entry in a manifest; return the sidecar.
+
+    Raises :class:`UserError` when it is missing, damaged or another one.
+    """
+    record = files.verify(path, ANEW)
+    if expected and record["sha256"] != expected["sha256"]:
+        raise UserError(f"{path} is not the piece that manifest.json names (another sha256); {ANEW}")
+    return record
 
 
 def _decode(path: Path, key: str, extension: str, data: bytes) -> Any:

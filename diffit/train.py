@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from diffit import cluster, draws, files, loader, milestone, process, state, tars
+from diffit import cluster, draws, files, latents, loader, milestone, process, state, tars
 from diffit.cli import Parser, UserError, json_argument, natural, positive, run
 from diffit.cluster import Rank
 from diffit.ema import EMA
@@ -44,9 +44,22 @@ class Machine:
 
 def identity(spec: dict, manifest: dict) -> dict:
     """What a run is: its description with the network spelled out, and the content of its data."""
+    data = {"data_sha256": manifest["content_sha256"]}
+    if "vae" in manifest:
+        vae, resolution = manifest["vae"], manifest["resolution"]
+        shape = {"input_size": resolution // vae["factor"], "channels": vae["channels"]}
+        net = {**spec["net"], **shape, "num_classes": manifest["classes"]}
+        return {
+            **spec,
+            "net": net,
+            **data,
+            "images_sha256": manifest["images_sha256"],
+            "resolution": resolution,
+            "vae": vae,
+        }
     augment_labels = process.build(spec["process"]).augment_labels
     net = {**spec["net"], "resolution": manifest["resolution"], "channels": 3, "augment_labels": augment_labels}
-    return {**spec, "net": net, "data_sha256": manifest["content_sha256"]}
+    return {**spec, "net": net, **data}
 
 
 class Trainer:
@@ -83,8 +96,8 @@ class Trainer:
         state saved, at the first step boundary after a signal.
         """
         first, last = self.images // self.batch, _steps(target, self.batch)
-        pixels, labels = _decoded(self.rank, data)
-        batches = self._batches(loader.TrainingImages(pixels, labels, self.process.draw, self.seed), first, last)
+        images = self._training_set(data)
+        batches = self._batches(images, first, last)
         stop = cluster.StopSignal()
         self._publish(kimgs)
         saved_at = time.monotonic()
@@ -94,7 +107,8 @@ class Trainer:
                 due = time.monotonic() - saved_at > self.machine.checkpoint_minutes * 60
                 stopping, saving = self.rank.sum(stop.number or 0, self.rank.is_first and due)
                 self._update()
-                report.step(step, self.images, loss / pixels[0].numel(), norm, self.optimizer.param_groups[0]["lr"])
+                loss = self.process.loss_per_value(loss, images.shape)
+                report.step(step, self.images, loss, norm, self.optimizer.param_groups[0]["lr"])
                 self._publish(kimgs)
                 if stopping or saving or step + 1 == last:
                     self._save()
@@ -128,7 +142,7 @@ class Trainer:
 
     def _backward(self, drawn: dict[str, Tensor]) -> Tensor:
         """Add a microbatch's share of the gradient of the batch's mean loss; return its share of the loss."""
-        images = drawn.pop("images").float() / 127.5 - 1  # [B, C, H, W]
+        images = loader.values(drawn.pop("images"))  # [B, C, H, W]
         with torch.autocast(self.rank.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
             loss = self.process.losses(self.model, images, drawn).sum() / self.batch
         (loss * self.rank.world).backward()  # DDP averages over ranks what must be summed
@@ -142,7 +156,22 @@ class Trainer:
         self.images += self.batch
         self.ema.update(self.net, self.images, self.batch)
 
-    def _batches(self, images: loader.TrainingImages, first: int, last: int) -> Iterator[dict[str, Tensor]]:
+    def _training_set(self, data: Path) -> loader.TrainingImages | latents.TrainingLatents:
+        """The images or latents in ``data``, mapped into memory; the other ranks wait until the first has them."""
+        if self.rank.is_first:
+            opened = self._open(data)
+        self.rank.barrier()
+        return opened if self.rank.is_first else self._open(data)
+
+    def _open(self, data: Path) -> loader.TrainingImages | latents.TrainingLatents:
+        if "vae" in self.identity:
+            tars = latents.LatentTars(data, verify=self.rank.is_first)
+            return latents.TrainingLatents(tars, self.process.draw, self.seed, self.process.xflip)
+        return loader.TrainingImages(*loader.decoded(data), self.process.draw, self.seed)
+
+    def _batches(
+        self, images: loader.TrainingImages | latents.TrainingLatents, first: int, last: int
+    ) -> Iterator[dict[str, Tensor]]:
         rank = self.rank
         numbers = loader.microbatches(first, last, self.batch, self.microbatch, rank.index, rank.world)
         return loader.load(images, numbers, self.machine.workers, pin=rank.device.type == "cuda")
@@ -208,14 +237,6 @@ def _dropout_seed(seed: int, step: int, rank: int) -> int:
 def _steps(kimg: int, batch: int) -> int:
     """The first step boundary at which ``kimg`` thousand images have been seen."""
     return math.ceil(kimg * 1000 / batch)
-
-
-def _decoded(rank: Rank, data: Path) -> tuple[Tensor, Tensor]:
-    """The decoded data set; the first rank decodes where it must, the others wait for it."""
-    if rank.is_first:
-        pixels = loader.decoded(data)
-    rank.barrier()
-    return pixels if rank.is_first else loader.decoded(data)
 
 
 def _compiled(net: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffit import download, shard, tars
+from diffit import download, encode, shard, tars, train_vae
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -35,6 +35,13 @@ DIGITS = {
     "resize": "center-crop",
     "min_side": 8,
 }
+
+
+# Digits of 8×8 pixels become latents of 4×4×4.
+SMALL_VAE = {
+    "kind": "trained", "dataset": "digits", "seed": 0, "latent_channels": 4, "channels": [8, 8], "layers": 1,
+    "groups": 4, "steps": 20, "batch": 16, "learning_rate": 3e-3, "kl_weight": 4e-3, "least_psnr": 0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +74,33 @@ def digits(tmp_path_factory) -> Path:
         shard.shard(DIGITS, archive, data / f"{piece}-of-2.tar")
     tars.gather(data, 2)
     return data
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory) -> Path:
+    """The digits with their classes, in two tars."""
+    root, spec = tmp_path_factory.mktemp("labelled"), {**DIGITS, "labels": True}
+    download.download(spec, root / "archive")
+    for piece in range(2):
+        shard.shard(spec, root / "archive", root / "digits" / f"{piece}-of-2.tar")
+    tars.gather(root / "digits", 2)
+    return root / "digits"
+
+
+@pytest.fixture(scope="session")
+def small_vae(labelled, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vaes") / "small"
+    train_vae.train(SMALL_VAE, labelled, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def latents(labelled, small_vae, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("latents") / "digits"
+    for piece in range(2):
+        encode.encode(labelled / f"{piece}-of-2.tar", small_vae, folder / f"{piece}-of-2.tar")
+    tars.gather(folder, 2)
+    return folder
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_ranks_microbatches_and_workers_change_neither_images_nor_draws(digits):
 
 def test_every_epoch_visits_each_image_once_in_another_order(digits):
     images = dataset(digits)
-    epochs = [[images._index(number) for number in range(epoch * 1797, (epoch + 1) * 1797)] for epoch in range(2)]
+    epochs = [[images._order[number] for number in range(epoch * 1797, (epoch + 1) * 1797)] for epoch in range(2)]
     assert all(sorted(epoch) == list(range(1797)) for epoch in epochs)
     assert epochs[0] != epochs[1]
 

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from diffit import draws, files, tars
 from diffit.cli import UserError
 from diffit.frechet import Gaussian, frechet_distance, kid
-from diffit.score import features_of, read_features, score
+from diffit.score import Features, features_of, read_features, score
 
 WIDTH = 64
 FACTS = {"protocol": "clean", "network_sha256": "n", "precision": "float32", "width": WIDTH, "size": [8, 8]}
@@ -29,7 +29,7 @@ def write(folder: Path, values: np.ndarray, pieces: int = 1, **facts) -> Path:
     facts = {**FACTS, "images": {"dataset": folder.name, "count": len(values), "content_sha256": "c"}, **facts}
     for k, part in enumerate(np.array_split(values, pieces)):
         path = folder / f"{k}-of-{pieces}.npz"
-        np.savez(path, features=part)
+        np.savez(path, features=part, labels=np.zeros(len(part), np.int64))
         files.seal(path, count=len(part), **facts)
     tars.gather(folder, pieces)
     return folder
@@ -37,6 +37,15 @@ def write(folder: Path, values: np.ndarray, pieces: int = 1, **facts) -> Path:
 
 def by_name(result: dict) -> dict[str, dict]:
     return {metric["name"]: metric for metric in result["metrics"]}
+
+
+def test_class_accuracy_is_the_share_of_samples_of_the_class_asked_for():
+    real, labels = np.repeat(np.eye(2, WIDTH, dtype=np.float32), 20, axis=0), np.repeat([0, 1], 20)
+    manifest = {**FACTS, "width": WIDTH, "images": {"dataset": "d", "content_sha256": "c"}}
+    asked = labels.copy()
+    asked[:10] = 1
+    result = score(Features(real, asked, manifest), Features(real, labels, manifest), class_accuracy=True)
+    assert by_name(result)["class_accuracy"]["value"] == 0.75
 
 
 def test_fid_and_kid_compare_all_samples_with_all_data(tmp_path):
@@ -116,7 +125,7 @@ def test_damaged_planted_short_and_nan_features_are_refused(tmp_path):
         read_features(folder)
 
     folder = write(tmp_path / "planted", features(9))
-    np.savez(folder / "0-of-1.npz", features=features(9, seed=5))
+    np.savez(folder / "0-of-1.npz", features=features(9, seed=5), labels=np.zeros(9, np.int64))
     files.seal(folder / "0-of-1.npz", count=9, **FACTS)
     with pytest.raises(UserError, match=r"manifest\.json names"):
         read_features(folder)

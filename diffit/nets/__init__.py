@@ -3,9 +3,12 @@
 from torch import nn
 
 from diffit.cli import UserError
+from diffit.nets.latent import LatentConfig, LatentDiffiT, constant_weights
 from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
 
-NETS = {"ushaped": (UShapedConfig, UShapedDiffiT)}
+__all__ = ["NETS", "build", "constant_weights"]
+
+NETS = {"ushaped": (UShapedConfig, UShapedDiffiT), "latent": (LatentConfig, LatentDiffiT)}
 
 
 def build(spec: dict) -> nn.Module:

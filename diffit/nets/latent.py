@@ -27,9 +27,19 @@ class LatentConfig:
     num_heads: int
     mlp_ratio: float  # hidden width of the MLPs over hidden_size
     num_classes: int  # 0 for an unconditional network
+    embedding_std: float = 0.02  # of the labels' embedding, and about that of the time's, in the beginning; DiT's
 
     def __post_init__(self):
-        for key in ("input_size", "channels", "patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio"):
+        for key in (
+            "input_size",
+            "channels",
+            "patch_size",
+            "hidden_size",
+            "depth",
+            "num_heads",
+            "mlp_ratio",
+            "embedding_std",
+        ):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key} {getattr(self, key)} is not positive")
         if self.num_classes < 0:
@@ -129,9 +139,9 @@ class LatentDiffiT(nn.Module):
                 nn.init.zeros_(module.bias)
             if isinstance(module, TMSA):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        nn.init.normal_(self.y_embedder.embedding_table.weight, std=self.config.embedding_std)
         nn.init.normal_(self.t_embedder.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.t_embedder.mlp[2].weight, std=0.02)
+        nn.init.normal_(self.t_embedder.mlp[2].weight, std=self.config.embedding_std)
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """The diffusion processes by the name that ``process.kind`` has in the configuration."""
 
 from diffit.cli import UserError
+from diffit.process.ddpm import DDPM
 from diffit.process.edm import EDM
 
-PROCESSES = {"edm": EDM}
+PROCESSES = {"edm": EDM, "ddpm": DDPM}
 
 
-def build(spec: dict) -> EDM:
+def build(spec: dict) -> EDM | DDPM:
     """A process from its description: ``kind`` and its fields. Raises :class:`UserError` for what it cannot be."""
     fields = dict(spec)
     kind = fields.pop("kind")

@@ -250,16 +250,14 @@ def _timesteps(x: Tensor, t: int) -> Tensor:
 class DDPM:
     """The whole process of a run: what is drawn for an image, its loss, and what samples from the trained network.
 
-    ``label_dropout`` is the share of training images whose label is hidden. Raises ValueError for values that are out
-    of range.
+    ``label_dropout`` is the share of training images whose label is hidden, ``xflip`` whether half of the images are
+    mirrored. Raises ValueError for values that are out of range.
     """
 
-    augment_labels = 0  # latents are left alone
-
-    def __init__(self, timesteps: int, label_dropout: float):
+    def __init__(self, timesteps: int, label_dropout: float, xflip: bool = False):
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout {label_dropout} is not in [0, 1]")
-        self.schedule, self.label_dropout = LinearSchedule(timesteps), label_dropout
+        self.schedule, self.label_dropout, self.xflip = LinearSchedule(timesteps), label_dropout, xflip
         self.loss = HybridLoss(self.schedule)
 
     def denoiser(self, net: nn.Module) -> Denoiser:
@@ -274,6 +272,11 @@ class DDPM:
     def losses(self, denoiser: nn.Module, latents: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         """Scaled latents [B, C, H, W], their stacked draws and ``labels`` [B] -> each one's loss, per value [B]."""
         return self.loss(denoiser, latents, drawn["timestep"], drawn["noise"], drawn["labels"], drawn["hidden"])
+
+    @staticmethod
+    def loss_per_value(loss: float, shape: tuple[int, ...]) -> float:
+        """The loss of latents of this shape as training tells it: it is a mean over their values already."""
+        return loss
 
     def sampler(self, settings: dict) -> AncestralSampler | DDIMSampler:
         """The sampler with these settings; keys that are not a sampler's own (how many images, say) are left aside."""

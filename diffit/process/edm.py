@@ -179,7 +179,17 @@ class EDM:
         return self.loss(denoiser, images, drawn["sigma"], drawn["noise"], labels)
 
     @staticmethod
+    def loss_per_value(loss: float, shape: tuple[int, ...]) -> float:
+        """The loss of images of this shape [C, H, W] as training tells it: a mean over their values."""
+        return loss / math.prod(shape)
+
+    @staticmethod
     def sampler(settings: dict) -> HeunSampler:
         """The sampler with these settings; keys that are not a sampler's own (how many images, say) are left aside."""
         own = {field.name for field in fields(HeunSampler)}
         return HeunSampler(**{key: value for key, value in settings.items() if key in own})
+
+    @staticmethod
+    def guided(denoiser: Denoiser, labels: Tensor, settings: dict) -> Denoiser:
+        """What a sampler calls to make images: the denoiser itself, which knows no labels."""
+        return denoiser

@@ -12,6 +12,7 @@ from diffit.fingerprint import fingerprint
 
 wildcard_constraints:
     dataset=r"[^/]+",
+    vae=r"[^/]+",
     run=r"[^/]+",
     sampler=r"[^/]+",
     protocol=r"[^/]+",
@@ -88,8 +89,32 @@ def refuse_another_run(name, spec):
         sys.exit(f"error: {error}")
 
 
+# What it trains on: images, or their latents.
 def run_data(wildcards):
-    return f"results/data/{run(wildcards.run)['dataset']}/manifest.json"
+    described = run(wildcards.run)
+    if described["vae"]:
+        return f"results/latents/{described['dataset']}/{described['vae']}/manifest.json"
+    return f"results/data/{described['dataset']}/manifest.json"
+
+
+# What its samples are decoded with: nothing, where they are images already.
+def run_vae(wildcards):
+    described = run(wildcards.run)
+    return f"results/vaes/{described['vae']}/vae.json" if described["vae"] else []
+
+
+def vae(name):
+    return entry("vaes", "VAE", name)
+
+
+def vae_spec(wildcards):
+    return canonical(vae(wildcards.vae))
+
+
+# The images that a VAE is trained on; a published one needs none.
+def vae_data(wildcards):
+    described = vae(wildcards.vae)
+    return f"results/data/{described['dataset']}/manifest.json" if described["kind"] == "trained" else []
 
 
 # A resource, since resources make nothing run again: which milestones to write when the training passes them.
@@ -129,6 +154,11 @@ def pieces_of(folder, count, ending):
 
 def data_pieces(wildcards):
     return pieces_of(f"results/data/{wildcards.dataset}", dataset(wildcards.dataset)["pieces"], "tar")
+
+
+def latent_pieces(wildcards):
+    folder = f"results/latents/{wildcards.dataset}/{wildcards.vae}"
+    return pieces_of(folder, dataset(wildcards.dataset)["pieces"], "tar")
 
 
 def sample_pieces(wildcards):

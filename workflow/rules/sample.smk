@@ -2,6 +2,7 @@ rule sample:
     input:
         weights="results/runs/{run}/{kimg}/ema.safetensors",
         record="results/runs/{run}/{kimg}/config.json",
+        vae=run_vae,
     output:
         tar="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.tar",
         facts="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.json",
@@ -12,12 +13,14 @@ rule sample:
         "../envs/diffit.yaml"
     params:
         spec=sampler_spec,
+        vae=lambda wildcards, input: f"--vae {shlex.quote(str(Path(input.vae).parent))}" if input.vae else "",
         code=sampling_code,
     message:
         "Sample from {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler},"
         " piece {wildcards.piece} of {wildcards.pieces}"
     shell:
-        "python -m diffit.sample {params.spec:q} $(dirname {input.weights:q}) {output.tar:q} --log {log:q}"
+        "python -m diffit.sample {params.spec:q} $(dirname {input.weights:q}) {output.tar:q} {params.vae}"
+        " --log {log:q}"
 
 
 rule gather_samples:

@@ -11,9 +11,10 @@ rule score:
         "../envs/diffit.yaml"
     params:
         baseline=lambda wildcards: "--real-baseline" if "real" in run(wildcards.run)["baselines"] else "",
+        classes=lambda wildcards: "--class-accuracy" if run(wildcards.run)["class_accuracy"] else "",
         code=code("score"),
     message:
         "Score {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} by the protocol {wildcards.protocol}"
     shell:
         "python -m diffit.score $(dirname {input.samples:q}) $(dirname {input.reference:q}) {output:q}"
-        " {params.baseline} --log {log:q}"
+        " {params.baseline} {params.classes} --log {log:q}"
