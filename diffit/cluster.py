@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from diffit.cli import UserError
 
 GRACE_SECONDS = 60
+PATIENCE = timedelta(hours=2)  # of ranks that wait while the first one hashes or stages hundreds of gigabytes
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 LAUNCHER = "DIFFIT_LAUNCHER"  # in the environment of a rank: the process that started it
 
@@ -29,10 +31,16 @@ class Rank:
     index: int
     world: int
     device: torch.device
+    local_index: int = 0  # among the ranks of its machine
 
     @property
     def is_first(self) -> bool:
         return self.index == 0
+
+    @property
+    def is_first_here(self) -> bool:
+        """Whether it is the first of its machine."""
+        return self.local_index == 0
 
     def sum(self, *values: float) -> list[float]:
         """The sums of each value over all ranks, in float64, the same on every rank."""
@@ -86,9 +94,9 @@ def join() -> Iterator[Rank]:
     if world > 1:
         on_gpu = device.type == "cuda"
         backend, bound = ("nccl", device) if on_gpu else ("gloo", None)
-        dist.init_process_group(backend, rank=index, world_size=world, device_id=bound)
+        dist.init_process_group(backend, rank=index, world_size=world, device_id=bound, timeout=PATIENCE)
     try:
-        yield Rank(index, world, device)
+        yield Rank(index, world, device, local_index)
     finally:
         if world > 1:
             dist.destroy_process_group()

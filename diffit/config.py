@@ -44,6 +44,8 @@ def validate(config: dict, schema_path: Path) -> dict:
                 f"config: samplers.{name}.pieces is {sampler['pieces']}, but {count} images are only {blocks} blocks "
                 f"of {block}; ask for at most {blocks} pieces"
             )
+        if sampler.get("decoder"):
+            _known(f"samplers.{name}.decoder", sampler["decoder"], config["vaes"])
     for name, vae in config["vaes"].items():
         if vae["kind"] == "trained":
             _known(f"vaes.{name}.dataset", vae["dataset"], config["datasets"])
@@ -53,7 +55,9 @@ def validate(config: dict, schema_path: Path) -> dict:
         _fit(f"runs.{name}", run, config["samplers"][run["sampler"]])
         if run["vae"] is not None:
             _known(f"runs.{name}.vae", run["vae"], config["vaes"])
-        if run["milestones"] != sorted(set(run["milestones"])):
+            _divides(f"runs.{name}", config["datasets"][run["dataset"]], config["vaes"][run["vae"]])
+        _guidable(f"runs.{name}", run, config["datasets"][run["dataset"]], config["samplers"][run["sampler"]])
+        if "milestones" in run and run["milestones"] != sorted(set(run["milestones"])):
             raise UserError(f"config: runs.{name}.milestones must rise, each once: {run['milestones']}")
     return config
 
@@ -111,9 +115,33 @@ def _fit(place: str, run: dict, sampler: dict) -> None:
             f"config: {place}.sampler names one of kind {kind!r}; "
             f"a process of kind {process!r} takes {' or '.join(kinds)}"
         )
+    if "weights" in run and net != "latent":
+        raise UserError(
+            f"config: {place}.weights are for a net of kind 'latent', and its net is {net!r}; remove weights"
+        )
     if (net == "latent") != (run["vae"] is not None):
         wanted = "needs a vae: add it" if net == "latent" else "sees images: remove vae"
         raise UserError(f"config: {place} with a net of kind {net!r} {wanted}; docs/config.md says what it means")
+
+
+def _guidable(place: str, run: dict, dataset: dict, sampler: dict) -> None:
+    """Refuse guidance by classes where the network has none."""
+    classes = run["weights"]["classes"] if "weights" in run else dataset.get("labels", True)
+    if sampler.get("guidance", {"kind": "none"})["kind"] != "none" and not classes:
+        raise UserError(
+            f"config: {place}.sampler is guided by classes, but the network has none: set labels: true for the data "
+            f"set {run['dataset']!r}, or take a sampler with guidance: {{kind: none}}"
+        )
+
+
+def _divides(place: str, dataset: dict, vae: dict) -> None:
+    """Refuse images that the VAE of a run cannot bring to whole latents."""
+    factor = 2 ** (len(vae["channels"]) - 1) if vae["kind"] == "trained" else 8
+    if dataset["resolution"] % factor:
+        raise UserError(
+            f"config: {place}.vae shortens sides by {factor}, which does not divide the resolution "
+            f"{dataset['resolution']} of its data set; choose another resolution or another VAE"
+        )
 
 
 def _nearest(name: str, names) -> str:
@@ -127,6 +155,8 @@ def _sentence(error) -> str:
         known = error.schema.get("properties", {})
         key = min(set(error.instance) - set(known), key=str)
         return f"config: {place} has an unknown key {key!r}; {_nearest(str(key), known)}"
+    if error.validator == "oneOf":
+        return f"config: {place} needs either training and milestones, or weights; docs/config.md says what they mean"
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         return f"config: {place} lacks the key {missing!r}; add it, docs/config.md says what it means"

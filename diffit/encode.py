@@ -23,7 +23,7 @@ from diffit.config import difference
 
 log = logging.getLogger("diffit")
 
-BATCH = 32  # images at a time; with another number the last digits may differ
+BATCH = 8  # images at a time; with another number the last digits may differ
 
 
 def encode(source: Path, vae_folder: Path, out: Path) -> dict:

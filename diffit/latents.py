@@ -1,5 +1,6 @@
 """Latents to train on: their tars mapped into memory, visited in a global shuffle, drawn anew from their posteriors."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diffit import draws, tars
-from diffit.cli import UserError
+from diffit import draws, files, tars
+from diffit.cli import UserError, progress
 from diffit.loader import Draw, Shuffle
 
 _MAGIC = slice(257, 262)  # where each header block of a tar says "ustar"
@@ -72,6 +73,38 @@ class LatentTars:
         described = f"'descr': '<f2', 'fortran_order': False, 'shape': {(2, 2, *self.shape)}"
         if described.encode() not in header:
             raise UserError(f"{path} holds no float16 arrays {[2, 2, *self.shape]}; {tars.ANEW}")
+
+
+def stage(source: Path, target: Path) -> None:
+    """Copy the latents in ``source`` to a folder on a disk of this node, verified; what is there already stays.
+
+    On a shared file system, reading in a global shuffle is bound by seeks. Raises :class:`UserError` where the disk
+    is too small, before anything is copied.
+    """
+    pieces = [source / piece["file"] for piece in tars.read_manifest(source)["pieces"]]
+    due = [path for path in pieces if not _is_staged(path, target)]
+    needed = sum(path.stat().st_size for path in due)
+    target.mkdir(parents=True, exist_ok=True)
+    if needed > (free := shutil.disk_usage(target).free):
+        raise UserError(
+            f"staging needs {needed / 1e9:.3g} GB in {target}, where {free / 1e9:.3g} GB are free; "
+            "name a larger disk with --stage-to, or leave it out to read the latents where they are"
+        )
+    for path in progress(due, desc=f"stage to {target}", unit="piece"):
+        for file in (files.sidecar(path), path):  # a tar that is there has its sidecar
+            with files.atomic(target / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+        tars.verify_piece(target / path.name)
+        tars.read_index(target / path.name)
+    with files.atomic(target / "manifest.json") as temporary:
+        shutil.copyfile(source / "manifest.json", temporary)
+
+
+def _is_staged(path: Path, target: Path) -> bool:
+    try:
+        return files.verify(target / path.name)["sha256"] == files.read_json(files.sidecar(path), tars.ANEW)["sha256"]
+    except UserError:
+        return False
 
 
 class TrainingLatents(Dataset):

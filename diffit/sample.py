@@ -23,6 +23,8 @@ from diffit.nets import constant_weights
 
 log = logging.getLogger("diffit")
 
+DECODED = 8  # images that a VAE decodes at a time: at 512×512 each takes about a gigabyte
+
 
 def piece_of_blocks(first_seed: int, images: int, block: int, piece: int, pieces: int) -> range:
     """The blocks (numbers of ``block`` consecutive seeds, counted from seed 0) that make up one piece."""
@@ -36,7 +38,7 @@ class Pixels:
 
     def __init__(self, record: dict):
         self.resolution = record["net"]["resolution"]
-        self.shape = (record["net"]["channels"], self.resolution, self.resolution)
+        self.shape, self.vae_sha256 = (record["net"]["channels"], self.resolution, self.resolution), None
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """Images in [−1, 1], [B, C, H, W] → uint8 [B, H, W, C]."""
@@ -44,24 +46,29 @@ class Pixels:
 
 
 class Latents:
-    """Samples of a latent run, which its VAE decodes. Raises :class:`UserError` for another VAE than the run's."""
+    """Samples of a latent run, which its VAE decodes, or the ``decoder`` that a sampler names instead.
 
-    def __init__(self, record: dict, folder: Path | None, device: torch.device):
+    Raises :class:`UserError` for a VAE that is not the run's, and for a decoder of other latents than the run's.
+    """
+
+    def __init__(self, record: dict, sampler: dict, folder: Path | None, device: torch.device):
         if folder is None:
             raise UserError(
                 f"the run was trained on latents of {record['dataset']}; name their VAE's folder with --vae"
             )
         decoder = vae.load(folder)
-        if changes := difference(record["vae"], decoder.facts):
+        same = ("scale", "channels", "factor") if sampler.get("decoder") else tuple(record["vae"])
+        if changes := difference(*({name: facts[name] for name in same} for facts in (record["vae"], decoder.facts))):
             raise UserError(
                 f"{folder} is not the VAE of the run ({'; '.join(changes)}); name the one it has latents of"
             )
         self.vae, self.resolution = decoder.to(device), record["resolution"]
         self.shape = (record["net"]["channels"], record["net"]["input_size"], record["net"]["input_size"])
+        self.vae_sha256 = decoder.facts["sha256"]
 
     def __call__(self, latents: Tensor) -> np.ndarray:
         """Scaled latents [B, C, h, w] → uint8 [B, H, W, 3]: truncate(127.5·(x + 1)), as the released sampler does."""
-        return _truncated((self.vae.decode(latents) + 1) * 127.5)
+        return np.concatenate([_truncated((self.vae.decode(few) + 1) * 127.5) for few in latents.split(DECODED)])
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -98,9 +105,11 @@ def generate(
             fresh = np.stack([g.standard_normal(canvas.shape, dtype=np.float32) for g in generators])
             return torch.from_numpy(fresh).to(device)
 
-        with constant_weights(net):
+        bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=sampler["precision"] == "bfloat16")
+        with bfloat16, constant_weights(net):
             predict = task.guided(denoiser, torch.tensor(labels, device=device), sampler)
-            pixels = canvas(solve(predict, noise(), noise))
+            generated = solve(predict, noise(), noise)
+        pixels = canvas(generated)
         yield from ((seed, labels[i], pixels[i]) for i, seed in enumerate(seeds) if seed in wanted)
 
 
@@ -118,10 +127,10 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
     """
     net, record = milestone.load(folder)
     piece, pieces = tars.piece_number(out)
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    _set_precision(sampler["precision"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = piece_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], piece, pieces)
-    canvas = Latents(record, vae_folder, device) if "vae" in record else Pixels(record)
+    canvas = Latents(record, sampler, vae_folder, device) if "vae" in record else Pixels(record)
     samples = (
         (f"{seed:08d}", {"npy": _npy(pixels), "cls": str(label).encode()})
         for seed, label, pixels in generate(net, record, sampler, blocks, canvas, device)
@@ -134,12 +143,20 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
         images_trained=record["images_trained"],
         dataset=record["dataset"],
         data_sha256=record.get("images_sha256", record["data_sha256"]),
+        vae_sha256=canvas.vae_sha256,
         weights_sha256=record["sha256"],
         trained_commit=record["commit"],
         resolution=canvas.resolution,
         sampler=sampler,
         made_by={"commit": commit(), "device": str(device)},
     )
+
+
+def _set_precision(precision: str) -> None:
+    """What a GPU does with float32: TF32 where the sampler says so, and the same kernels every time."""
+    tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32, tf32
+    torch.backends.cudnn.deterministic = True
 
 
 def _npy(pixels: np.ndarray) -> bytes:

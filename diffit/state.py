@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,8 +100,11 @@ def claim(folder: Path, identity: dict) -> None:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path, unless: Callable[[], bool] = lambda: False) -> Iterator[bool]:
     """Hold a run for this process; wait, and say so, while another process trains it.
+
+    Yields whether the run is held: False where another process holds it and what was wanted is there already, as
+    ``unless`` says.
 
     A lock whose process is gone, or on another host whose heartbeat has stopped, is taken over. The file is created
     with O_EXCL and kept alive by :func:`heartbeat`, since flock cannot be relied on across NFS and Lustre.
@@ -109,7 +112,7 @@ def lock(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
     waiting_for = None
-    while not _create(path, owner):
+    while not (held := _create(path, owner)) and not unless():
         holder = _holder(path)
         if not _alive(path, holder):
             log.warning("warning: taking over %s from process %s, which is gone", path, holder.get("pid"))
@@ -123,9 +126,9 @@ def lock(path: Path) -> Iterator[None]:
         else:
             time.sleep(1)
     try:
-        yield
+        yield held
     finally:
-        if _holder(path) == owner:
+        if held and _holder(path) == owner:
             path.unlink(missing_ok=True)
 
 

@@ -1,21 +1,17 @@
-"""Put the scores of a run into one table beside the paper's value, with its samples and training curve as pictures."""
+"""Put the scores of a run into one table beside the paper's value, with its samples as a picture."""
 
 from argparse import Namespace
 from itertools import islice
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 from torchvision.utils import make_grid
 
-from diffit import files, journal, tars
-from diffit.cli import Parser, UserError, json_argument, run
-
-matplotlib.use("agg")
-from matplotlib import pyplot
+from diffit import files, tars
+from diffit.cli import Parser, json_argument, run
 
 GRID_SIDE = 10
 TILE_PIXELS = 48
@@ -24,7 +20,7 @@ TILE_PIXELS = 48
 def rows(spec: dict, score: dict) -> list[dict]:
     """One row a metric of one score file; the paper's value stands beside the trained network's metric alone."""
     samples = score["samples"]
-    trained = samples["images_trained"] > 0
+    trained = samples["images_trained"] != 0  # of published weights nobody says how many
     subject = "trained network" if trained else "untrained network"
     result = []
     for metric in score["metrics"]:
@@ -105,22 +101,6 @@ def draw_grid(folder: Path, out: Path) -> None:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(temporary, format="png")
 
 
-def draw_curve(name: str, log: list[dict], out: Path) -> None:
-    """Training loss over images seen, each logged mean and a running median, on logarithmic loss."""
-    if not log:
-        raise UserError(f"the log of {name} is empty, so there is no training curve to draw; train at least one step")
-    frame = pd.DataFrame(log)
-    kimg = frame["images"] / 1000
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    axes.plot(kimg, frame["loss"], color="0.75", linewidth=0.8, label="mean of 50 steps")
-    axes.plot(kimg, frame["loss"].rolling(9, center=True, min_periods=1).median(), label="running median")
-    axes.set(xlabel="thousand images seen", ylabel="loss a pixel", yscale="log", title=f"Training of {name}")
-    axes.legend(frameon=False)
-    with files.atomic(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
-    pyplot.close(figure)
-
-
 def _named(sampler: dict) -> str:
     """A sampler for people: what makes its images differ from those of others of its kind."""
     guidance = sampler.get("guidance", {"kind": "none"})
@@ -140,7 +120,6 @@ def _arguments() -> Namespace:
     parser.add_argument("out", type=Path, help="the table to write, results/{run}_fid.csv; .md and pictures beside it")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score files, the run's last first")
     parser.add_argument("--samples", type=Path, required=True, help="the folder of images for the grid")
-    parser.add_argument("--state", type=Path, required=True, help="the run's state folder with its log")
     return parser.parse_args()
 
 
@@ -151,7 +130,6 @@ def main() -> None:
     frame = table(spec, scores)
     stem = out.name.removesuffix("_fid.csv")
     draw_grid(arguments.samples, out.with_name(f"{stem}_grid.png"))
-    draw_curve(spec["run"], journal.read(arguments.state / "log.jsonl"), out.with_name(f"{stem}_curve.png"))
     with files.atomic(out.with_suffix(".md")) as temporary:
         temporary.write_text(markdown(spec, frame))
     with files.atomic(out) as temporary:

@@ -27,6 +27,7 @@ from diffit.ema import EMA
 from diffit.fingerprint import commit, fingerprint
 from diffit.journal import Report
 from diffit.nets import build
+from diffit.vae import latent_size
 
 log = logging.getLogger("diffit")
 
@@ -40,23 +41,18 @@ class Machine:
     compile: bool
     gradient_checkpointing: bool
     checkpoint_minutes: float
+    stage_to: Path | None = None  # node-local folder to which latents are copied first
 
 
 def identity(spec: dict, manifest: dict) -> dict:
     """What a run is: its description with the network spelled out, and the content of its data."""
     data = {"data_sha256": manifest["content_sha256"]}
     if "vae" in manifest:
-        vae, resolution = manifest["vae"], manifest["resolution"]
-        shape = {"input_size": resolution // vae["factor"], "channels": vae["channels"]}
+        facts, resolution = manifest["vae"], manifest["resolution"]
+        shape = {"input_size": latent_size(resolution, facts["factor"]), "channels": facts["channels"]}
         net = {**spec["net"], **shape, "num_classes": manifest["classes"]}
-        return {
-            **spec,
-            "net": net,
-            **data,
-            "images_sha256": manifest["images_sha256"],
-            "resolution": resolution,
-            "vae": vae,
-        }
+        images = {"images_sha256": manifest["images_sha256"], "resolution": resolution}
+        return {**spec, "net": net, **data, **images, "vae": facts}
     augment_labels = process.build(spec["process"]).augment_labels
     net = {**spec["net"], "resolution": manifest["resolution"], "channels": 3, "augment_labels": augment_labels}
     return {**spec, "net": net, **data}
@@ -157,7 +153,15 @@ class Trainer:
         self.ema.update(self.net, self.images, self.batch)
 
     def _training_set(self, data: Path) -> loader.TrainingImages | latents.TrainingLatents:
-        """The images or latents in ``data``, mapped into memory; the other ranks wait until the first has them."""
+        """The images or latents in ``data``, mapped into memory; the other ranks wait until the first has them.
+
+        With ``stage_to``, latents are first copied to a disk of each node, by one of its ranks.
+        """
+        if "vae" in self.identity and self.machine.stage_to:
+            if self.rank.is_first_here:
+                latents.stage(data, self.machine.stage_to)
+            self.rank.barrier()
+            data = self.machine.stage_to
         if self.rank.is_first:
             opened = self._open(data)
         self.rank.barrier()
@@ -165,8 +169,8 @@ class Trainer:
 
     def _open(self, data: Path) -> loader.TrainingImages | latents.TrainingLatents:
         if "vae" in self.identity:
-            tars = latents.LatentTars(data, verify=self.rank.is_first)
-            return latents.TrainingLatents(tars, self.process.draw, self.seed, self.process.xflip)
+            mapped = latents.LatentTars(data, verify=self.rank.is_first)
+            return latents.TrainingLatents(mapped, self.process.draw, self.seed, self.process.xflip)
         return loader.TrainingImages(*loader.decoded(data), self.process.draw, self.seed)
 
     def _batches(
@@ -226,8 +230,9 @@ def _optimizer(net: nn.Module, training: dict) -> torch.optim.Optimizer:
 
 
 def _learning_rate(training: dict, images: int) -> float:
-    """Linear warm-up from 0 (EDM's training code), then constant."""
-    return training["learning_rate"] * min(1.0, images / max(training["warmup_kimg"] * 1000, 1e-8))
+    """Linear warm-up from 0 (EDM's training code), then constant; constant at once where there is no warm-up."""
+    warmup = training["warmup_kimg"] * 1000
+    return training["learning_rate"] * (min(1.0, images / warmup) if warmup else 1.0)
 
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:
@@ -275,6 +280,7 @@ def _arguments() -> Namespace:
     parser.add_argument("--compile", action="store_true", help="compile the network where a compiler is found")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
     parser.add_argument("--checkpoint-minutes", type=float, default=10, help="time between checkpoints")
+    parser.add_argument("--stage-to", type=Path, metavar="FOLDER", help="copy latents to this node-local folder first")
     return parser.parse_args()
 
 
@@ -288,6 +294,7 @@ def main() -> None:
         arguments.compile,
         arguments.gradient_checkpointing,
         arguments.checkpoint_minutes,
+        arguments.stage_to / run_identity["data_sha256"] if arguments.stage_to else None,
     )
     kimgs = sorted({0, target, *arguments.publish})  # 0 can be published at no other time
 
@@ -297,9 +304,11 @@ def main() -> None:
 
     if cluster.is_rank():
         return train_here()
-    with state.lock(folder / "lock"):
+    reached = _milestone_folder(folder, target)
+    # A milestone that the training of a later one passes is published at once, while that one goes on.
+    with state.lock(folder / "lock", unless=lambda: milestone.exists(reached)) as held:
         state.claim(folder, run_identity)
-        if not milestone.exists(_milestone_folder(folder, target)):
+        if held and not milestone.exists(reached):
             state.Checkpoints(folder).tidy()
             _refuse_what_has_passed(folder, target, run_identity["training"]["batch"])
             _leg(folder, run_identity)
@@ -307,7 +316,7 @@ def main() -> None:
                 train_here()
             elif status := cluster.local(arguments.ranks, cluster.this_command()):
                 sys.exit(status)
-        milestone.publish(_milestone_folder(folder, target), arguments.run / str(target))
+        milestone.publish(reached, arguments.run / str(target))
 
 
 def _refuse_what_has_passed(folder: Path, target: int, batch: int) -> None:

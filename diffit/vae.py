@@ -54,14 +54,15 @@ class VAE:
         """Scaled latents [B, C, h, w] -> images, float32 [B, 3, H, W], in [-1, 1] but for overshoots."""
         return self.model.decode((latents / self.facts["scale"]).float()).sample
 
-    def latent_size(self, resolution: int) -> int:
-        """Side of the latents of images of this resolution; :class:`UserError` where there is no such size."""
-        if resolution % self.facts["factor"]:
-            raise UserError(
-                f"the VAE shortens sides by {self.facts['factor']}, which does not divide the resolution {resolution}; "
-                "choose another resolution or another VAE"
-            )
-        return resolution // self.facts["factor"]
+
+def latent_size(resolution: int, factor: int) -> int:
+    """Side of the latents of images of this resolution; :class:`UserError` where there is no such size."""
+    if resolution % factor:
+        raise UserError(
+            f"the VAE shortens sides by {factor}, which does not divide the resolution {resolution}; "
+            "choose another resolution or another VAE"
+        )
+    return resolution // factor
 
 
 def build(shape: dict) -> nn.Module:

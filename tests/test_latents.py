@@ -21,7 +21,7 @@ from diffit.sample import sample
 DDPM = {"kind": "ddpm", "timesteps": 1000, "label_dropout": 0.1, "xflip": False}
 NET = {"kind": "latent", "patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2, "mlp_ratio": 2}
 SAMPLER = {
-    "kind": "ddpm", "steps": 2, "images": 20, "first_seed": 0, "block": 8, "labels": "random",
+    "kind": "ddpm", "steps": 2, "images": 20, "first_seed": 0, "block": 8, "precision": "float32", "labels": "random",
     "guidance": {"kind": "power-cosine", "weight": 2.0, "power": 4, "channels": 3, "tolerance": 0},
 }  # fmt: skip
 

@@ -17,8 +17,8 @@ from diffit.nets import build
 from diffit.sample import piece_of_blocks, sample, to_uint8
 
 SAMPLER = {
-    "kind": "heun", "steps": 3, "images": 50, "first_seed": 0, "block": 8, "sigma_min": 0.002, "sigma_max": 80,
-    "rho": 7, "s_churn": 0, "s_min": 0, "s_max": 1e9, "s_noise": 1,
+    "kind": "heun", "steps": 3, "images": 50, "first_seed": 0, "block": 8, "precision": "float32",
+    "sigma_min": 0.002, "sigma_max": 80, "rho": 7, "s_churn": 0, "s_min": 0, "s_max": 1e9, "s_noise": 1,
 }  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from diffit import tars
 from diffit.cli import UserError
-from diffit.tabulate import draw_curve, draw_grid, markdown, table
+from diffit.curve import draw_curve
+from diffit.tabulate import draw_grid, markdown, table
 
 SPEC = {"run": "digits", "paper": {"fid": 1.95, "source": "Table 2"}, "baselines": ["untrained", "real"]}
 

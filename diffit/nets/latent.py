@@ -27,19 +27,9 @@ class LatentConfig:
     num_heads: int
     mlp_ratio: float  # hidden width of the MLPs over hidden_size
     num_classes: int  # 0 for an unconditional network
-    embedding_std: float = 0.02  # of the labels' embedding, and about that of the time's, in the beginning; DiT's
 
     def __post_init__(self):
-        for key in (
-            "input_size",
-            "channels",
-            "patch_size",
-            "hidden_size",
-            "depth",
-            "num_heads",
-            "mlp_ratio",
-            "embedding_std",
-        ):
+        for key in ("input_size", "channels", "patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key} {getattr(self, key)} is not positive")
         if self.num_classes < 0:
@@ -139,9 +129,9 @@ class LatentDiffiT(nn.Module):
                 nn.init.zeros_(module.bias)
             if isinstance(module, TMSA):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=self.config.embedding_std)
+        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
         nn.init.normal_(self.t_embedder.mlp[0].weight, std=0.02)
-        nn.init.normal_(self.t_embedder.mlp[2].weight, std=self.config.embedding_std)
+        nn.init.normal_(self.t_embedder.mlp[2].weight, std=0.02)
         nn.init.zeros_(self.final_layer.linear.weight)
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
@@ -201,7 +191,7 @@ def load_released(net: LatentDiffiT, state: dict[str, Tensor]) -> None:
     if any(differences.values()):
         said = "; ".join(f"{kind}: {_shortened(names)}" for kind, names in differences.items() if names)
         raise UserError(f"the weights do not fit the network ({said}); take those of its resolution and class count")
-    net.load_state_dict(given)
+    net.load_state_dict(given, assign=True)  # also into a network on the meta device, which takes no memory
 
 
 def _kind(value: Tensor) -> str:

@@ -16,10 +16,11 @@ wildcard_constraints:
     run=r"[^/]+",
     sampler=r"[^/]+",
     protocol=r"[^/]+",
-    kimg=r"\d+",
+    kimg=r"\d+|released",
+    shape=r"\d+x\d+x\d+x3",
     piece=r"\d+",
     pieces=r"\d+",
-    images=r"data/[^/]+|samples/[^/]+/\d+/[^/]+",
+    images=r"data/[^/]+|samples/[^/]+/(\d+|released)/[^/]+",
 
 
 PROTOCOL = "clean"
@@ -55,8 +56,9 @@ def run(name):
     return entry("runs", "run", name)
 
 
+# Of a run that begins with published weights there is one only.
 def last_milestone(name):
-    return run(name)["milestones"][-1]
+    return "released" if "weights" in run(name) else run(name)["milestones"][-1]
 
 
 # The description of a data set without its cut into pieces, as the stages get it on their command lines.
@@ -97,10 +99,21 @@ def run_data(wildcards):
     return f"results/data/{described['dataset']}/manifest.json"
 
 
-# What its samples are decoded with: nothing, where they are images already.
 def run_vae(wildcards):
+    return f"results/vaes/{run(wildcards.run)['vae']}/vae.json"
+
+
+# What samples are decoded with: nothing, where they are images already.
+def sample_decoder(wildcards):
+    name = run(wildcards.run)["vae"] and (sampler(wildcards.sampler).get("decoder") or run(wildcards.run)["vae"])
+    return f"results/vaes/{name}/vae.json" if name else []
+
+
+# Published weights, and the network that they are for.
+def release_spec(wildcards):
     described = run(wildcards.run)
-    return f"results/vaes/{described['vae']}/vae.json" if described["vae"] else []
+    spec = {key: described[key] for key in ("dataset", "net", "process", "weights")}
+    return canonical({**spec, "resolution": dataset(described["dataset"])["resolution"]})
 
 
 def vae(name):
@@ -188,6 +201,15 @@ def result_scores(wildcards):
 def result_spec(wildcards):
     described = run(wildcards.run)
     return canonical({"run": wildcards.run, "paper": described["paper"], "baselines": described["baselines"]})
+
+
+# Published weights come without the log of their training.
+def result_curve(wildcards):
+    return [] if "weights" in run(wildcards.run) else f"results/{wildcards.run}_curve.png"
+
+
+def result_weights(wildcards):
+    return f"results/runs/{wildcards.run}/{last_milestone(wildcards.run)}/ema.safetensors"
 
 
 def result_samples(wildcards):

@@ -2,7 +2,7 @@ rule sample:
     input:
         weights="results/runs/{run}/{kimg}/ema.safetensors",
         record="results/runs/{run}/{kimg}/config.json",
-        vae=run_vae,
+        vae=sample_decoder,
     output:
         tar="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.tar",
         facts="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.json",
@@ -38,3 +38,21 @@ rule gather_samples:
         "Gather the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler}"
     shell:
         "python -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"
+
+
+# For evaluators other than ours: ADM's reads samples as one file.
+rule export:
+    input:
+        "results/samples/{run}/{kimg}/{sampler}/manifest.json",
+    output:
+        "results/samples/{run}/{kimg}/{sampler}/samples_{shape}.npz",
+    log:
+        "logs/export/{run}/{kimg}/{sampler}/{shape}.log",
+    conda:
+        "../envs/diffit.yaml"
+    params:
+        code=code("export"),
+    message:
+        "Export the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} for ADM's evaluator"
+    shell:
+        "python -m diffit.export $(dirname {input:q}) {output:q} --log {log:q}"

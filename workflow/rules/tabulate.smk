@@ -2,11 +2,11 @@ rule tabulate:
     input:
         scores=result_scores,
         samples=result_samples,
+        curve=result_curve,
     output:
         csv=report("results/{run}_fid.csv", category="{run}", caption="../report/fid.rst"),
         markdown="results/{run}_fid.md",
         grid=report("results/{run}_grid.png", category="{run}", caption="../report/grid.rst"),
-        curve=report("results/{run}_curve.png", category="{run}", caption="../report/curve.rst"),
     log:
         "logs/tabulate/{run}.log",
     conda:
@@ -15,7 +15,24 @@ rule tabulate:
         spec=result_spec,
         code=code("tabulate"),
     message:
-        "Tabulate the scores of {wildcards.run}, draw its samples and its training curve"
+        "Tabulate the scores of {wildcards.run} and draw its samples"
     shell:
         "python -m diffit.tabulate {params.spec:q} {output.csv:q} --scores {input.scores:q}"
-        " --samples $(dirname {input.samples:q}) --state results/runs/{wildcards.run}/state --log {log:q}"
+        " --samples $(dirname {input.samples:q}) --log {log:q}"
+
+
+rule curve:
+    input:
+        result_weights,
+    output:
+        report("results/{run}_curve.png", category="{run}", caption="../report/curve.rst"),
+    log:
+        "logs/curve/{run}.log",
+    conda:
+        "../envs/diffit.yaml"
+    params:
+        code=code("curve"),
+    message:
+        "Draw the training curve of {wildcards.run}"
+    shell:
+        "python -m diffit.curve results/runs/{wildcards.run}/state/log.jsonl {output:q} --log {log:q}"

@@ -9,6 +9,8 @@ rule train:
         "results/runs/{run}/{kimg}/config.json",
     log:
         "logs/train/{run}/{kimg}.log",
+    wildcard_constraints:
+        kimg=r"\d+",
     conda:
         "../envs/diffit.yaml"
     resources:

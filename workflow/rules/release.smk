@@ -1,0 +1,17 @@
+rule release:
+    input:
+        run_vae,
+    output:
+        "results/runs/{run}/released/ema.safetensors",
+        "results/runs/{run}/released/config.json",
+    log:
+        "logs/release/{run}.log",
+    conda:
+        "../envs/diffit.yaml"
+    params:
+        spec=release_spec,
+        code=code("release"),
+    message:
+        "Take the published weights of {wildcards.run}"
+    shell:
+        "python -m diffit.release {params.spec:q} $(dirname {input:q}) $(dirname {output[0]:q}) --log {log:q}"
