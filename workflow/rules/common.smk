@@ -135,16 +135,18 @@ def sampling_code(wildcards):
     return code("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
 
 
-# When a folder of pictures last changed, so that a picture added or removed is noticed. For one that is gone, when it
-# had changed at its download: what was made of it stays.
-def folder_state(wildcards):
+# When the user's folder or archive of pictures last changed, so that a picture added or removed is noticed. For one that
+# is gone, when it had changed at its download: what was made of it stays.
+def pictures_state(wildcards):
     described = dataset(wildcards.dataset)
-    if described["source"] != "folder" or not described["path"]:
+    if described["source"] not in ("folder", "imagenet") or not described["path"]:
         return None
-    folder = Path(described["path"]).expanduser()
+    place = Path(described["path"]).expanduser()
+    if described["source"] == "imagenet" and (place / "train").is_dir():
+        place /= "train"
     archive = Path("results/archives") / wildcards.dataset / "archive.json"
-    if folder.is_dir():
-        return modified(folder)
+    if place.exists():
+        return modified(place)
     return read_json(archive, remedy="download again").get("modified") if archive.exists() else None
 
 
