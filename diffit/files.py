@@ -54,11 +54,9 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def modified(path: Path) -> int:
-    """When a file was last written, or one was added to or removed from a folder or its immediate subfolders, in ns
-    since 1970."""
-    folders = [entry for entry in path.iterdir() if entry.is_dir()] if path.is_dir() else []
-    return max(place.stat().st_mtime_ns for place in [path, *folders])
+def modified(folder: Path) -> int:
+    """When a file was last added to or removed from a folder or its immediate subfolders, in ns since 1970."""
+    return max(path.stat().st_mtime_ns for path in [folder, *(path for path in folder.iterdir() if path.is_dir())])
 
 
 def write_json(path: Path, value: object) -> None:

@@ -53,8 +53,9 @@ def fetch(spec: dict, out: Path) -> dict:
     entries = FORMS[form].listing(path, out, spec)
     present = _check(path, [entry[0] for entry in entries], spec["subset"])
     sha256 = listings.write(out, entries)
-    facts = {"form": form, "path": str(path), "modified": files.modified(path)}
-    return {**facts, "count": len(entries), "classes": present, "sha256": sha256}
+    changed = {"modified": files.modified(path)} if path.is_dir() else {}
+    found = {"form": form, "path": str(path), "count": len(entries), "classes": present, **changed}
+    return {**found, "sha256": sha256}
 
 
 def form_of(path: Path) -> str:
@@ -189,7 +190,8 @@ def _members(outer_file: _Passing) -> Iterator[tuple[tuple[str, str], int, int]]
             with tarfile.open(fileobj=outer.extractfile(folder), mode="r|", bufsize=CHUNK) as inner:
                 for picture in filter(tarfile.TarInfo.isfile, inner):
                     name = PurePosixPath(picture.name).name
-                    yield (wnid, name), picture.size, folder.offset_data + picture.offset_data
+                    if listings.is_picture(name):
+                        yield (wnid, name), picture.size, folder.offset_data + picture.offset_data
 
 
 def _header(block: bytes) -> tuple[str, int] | None:

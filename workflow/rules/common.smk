@@ -135,18 +135,18 @@ def sampling_code(wildcards):
     return code("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
 
 
-# When the user's folder or archive of pictures last changed, so that a picture added or removed is noticed. For one that
-# is gone, when it had changed at its download: what was made of it stays.
-def pictures_state(wildcards):
+# When a folder of pictures last changed, so that a picture added or removed is noticed. For one that is gone, when it
+# had changed at its download: what was made of it stays. Of ImageNet, the folder of the class folders; its tar has an md5.
+def folder_state(wildcards):
     described = dataset(wildcards.dataset)
     if described["source"] not in ("folder", "imagenet") or not described["path"]:
         return None
-    place = Path(described["path"]).expanduser()
-    if described["source"] == "imagenet" and (place / "train").is_dir():
-        place /= "train"
+    folder = Path(described["path"]).expanduser()
+    if described["source"] == "imagenet" and (folder / "train").is_dir():
+        folder /= "train"
     archive = Path("results/archives") / wildcards.dataset / "archive.json"
-    if place.exists():
-        return modified(place)
+    if folder.is_dir():
+        return modified(folder)
     return read_json(archive, remedy="download again").get("modified") if archive.exists() else None
 
 

@@ -7,7 +7,7 @@ rule download:
         "../envs/diffit.yaml"
     params:
         spec=dataset_spec,
-        folder=pictures_state,
+        folder=folder_state,
         code=code("download"),
     message:
         "Download or link the data set {wildcards.dataset}"
