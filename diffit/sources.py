@@ -1,7 +1,6 @@
 """Where pictures come from: one small class a source, all alike, over what ``download`` left behind."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Protocol
 
@@ -10,10 +9,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from diffit import files, images
+from diffit import files, images, listings
 from diffit.cli import UserError
-
-AGAIN = "run the download stage again: snakemake --forcerun download"
+from diffit.imagenet import ImageNet
+from diffit.listings import AGAIN
 
 
 class Source(Protocol):
@@ -75,11 +74,8 @@ class Folder:
     """A folder of pictures as ``download`` listed it; with labels, its immediate subfolders are the classes."""
 
     def __init__(self, archive: Path, record: dict, spec: dict):
-        listing = archive / "listing.jsonl"
-        if not listing.is_file() or files.sha256(listing) != record["sha256"]:
-            raise UserError(f"{listing} is missing or not the one that archive.json names; {AGAIN}")
         self._root, self._min_side = Path(record["path"]), spec["min_side"]
-        self._entries = [json.loads(line) for line in listing.read_text().splitlines()]
+        self._entries = listings.read(archive, record)
         self.class_names = record["class_names"]
         if bool(self.class_names) != spec["labels"]:
             raise UserError(f"labels: {spec['labels']} is not how {archive} was listed; {AGAIN}")
@@ -87,21 +83,14 @@ class Folder:
         self.labels = [numbers.get(path.split("/")[0], 0) for path, _ in self._entries]
 
     def image(self, i: int) -> Image.Image:
-        _, size = self._entries[i]
-        path = Path(self.name(i))
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise UserError(f"{path} has vanished since it was listed; {AGAIN}") from None
-        if len(data) != size:
-            raise UserError(f"{path} has {len(data)} bytes instead of the {size} that were listed; {AGAIN}")
-        return images.decode(data, str(path), self._min_side)
+        data = listings.content(Path(self.name(i)), self._entries[i][1])
+        return images.decode(data, self.name(i), self._min_side)
 
     def name(self, i: int) -> str:
         return str(self._root / self._entries[i][0])
 
 
-SOURCES = {"digits": Digits, "cifar10": Cifar10, "folder": Folder}
+SOURCES = {"digits": Digits, "cifar10": Cifar10, "folder": Folder, "imagenet": ImageNet}
 
 
 def open_source(archive: Path, spec: dict) -> tuple[Source, str]:

@@ -27,6 +27,7 @@ runs:
     <<: *digits
     milestones: [200]
 """
+IMAGENET = {"source": "imagenet", "resolution": 256, "pieces": 2}
 
 
 @pytest.fixture
@@ -56,6 +57,16 @@ def test_defaults_are_filled_in_at_every_depth(config):
     assert (run["net"]["kind"], run["training"]["betas"]) == ("ushaped", [0.9, 0.999])
     assert config["samplers"]["few"]["rho"] == 7 and config["datasets"]["digits"]["resize"] == "center-crop"
     assert config["inception"] == {"path": None, "sha256": None}
+
+
+def test_each_source_has_its_own_keys(config):
+    config["datasets"]["photos"] = dict(IMAGENET)
+    validate(config, SCHEMA)
+    assert config["datasets"]["photos"] == IMAGENET | {
+        "path": None, "md5": None, "revision": "49e2ee26f3810fb5a7536bbf732a7b07389a47b5", "subset": False,
+        "labels": True, "resize": "center-crop",
+    }  # fmt: skip
+    assert config["datasets"]["digits"].keys() == {*IMAGENET, "path", "labels", "resize", "min_side"}
 
 
 def test_what_the_user_wrote_wins_over_defaults(config):
@@ -111,6 +122,11 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("runs.digits.baselines", ["fake"], "runs.digits.baselines.0: 'fake' is not one of"),
         ("runs.a/b", {}, "'a/b' does not match"),
         ("runs", None, "config: runs: None is not of type 'object'"),
+        ("datasets.photos", IMAGENET | {"labels": False}, "config: datasets.photos.labels: True was expected"),
+        ("datasets.photos", IMAGENET | {"min_side": 9}, "config: datasets.photos has an unknown key 'min_side'"),
+        ("datasets.photos", IMAGENET | {"md5": "1d67"}, "config: datasets.photos.md5: '1d67' does not match"),
+        ("datasets.photos", IMAGENET | {"source": "folder", "subset": True}, "photos has an unknown key 'subset'"),
+        ("datasets.photos", IMAGENET | {"source": "imagnet", "subset": True}, "photos.source: 'imagnet' is not one of"),
         ("inception.sha256", "abc", "config: inception.sha256: 'abc' does not match"),
     ],
 )  # fmt: skip

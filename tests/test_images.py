@@ -69,6 +69,18 @@ def test_alpha_is_laid_over_white():
     assert decoded[0].tolist() == [[255, 255, 255], [100, 0, 50], [127, 127, 127]]
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "CMYK", "RGBA"])
+def test_as_stored_is_pillows_plain_conversion(photograph, mode: str):
+    data = encoded(photograph.resize((20, 30)).convert(mode), "TIFF")
+    with Image.open(io.BytesIO(data)) as stored:
+        assert np.array_equal(np.asarray(images.decode(data, "x", as_stored=True)), np.asarray(stored.convert("RGB")))
+
+
+def test_as_stored_drops_transparency():
+    rgba = Image.new("RGBA", (9, 9), (100, 0, 50, 0))
+    assert images.decode(encoded(rgba, "PNG"), "x", as_stored=True).getpixel((0, 0)) == (100, 0, 50)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_is_scaled_not_clipped(kind: str):
     levels = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
@@ -92,6 +104,7 @@ def test_exif_orientation_is_applied(photograph, orientation: int):
         expected = ImageOps.exif_transpose(stored)
     assert np.array_equal(np.asarray(decoded), np.asarray(expected))
     assert (decoded.size != photograph.size) == (orientation >= 5)
+    assert np.array_equal(np.asarray(images.decode(data, "stored", as_stored=True)), np.asarray(photograph))
 
 
 @pytest.mark.parametrize(

@@ -149,12 +149,14 @@ def sampling_code(wildcards):
 
 
 # When a folder of pictures last changed, so that a picture added or removed is noticed. For one that is gone, when it
-# had changed at its download: what was made of it stays.
+# had changed at its download: what was made of it stays. Of ImageNet, the folder of the class folders; its tar has an md5.
 def folder_state(wildcards):
     described = dataset(wildcards.dataset)
-    if described["source"] != "folder" or not described["path"]:
+    if described["source"] not in ("folder", "imagenet") or not described["path"]:
         return None
     folder = Path(described["path"]).expanduser()
+    if described["source"] == "imagenet" and (folder / "train").is_dir():
+        folder /= "train"
     archive = Path("results/archives") / wildcards.dataset / "archive.json"
     if folder.is_dir():
         return modified(folder)
