@@ -15,7 +15,7 @@ from test_train import EVERY_STEP, wait_for_images
 
 from diffit import files, loader, process, tars, vae
 from diffit.cli import UserError
-from diffit.latents import LatentTars, TrainingLatents
+from diffit.latents import LatentTars, TrainingLatents, stage
 from diffit.sample import sample
 
 DDPM = {"kind": "ddpm", "timesteps": 1000, "label_dropout": 0.1, "xflip": False}
@@ -184,3 +184,60 @@ def test_latents_of_another_vae_do_not_continue_a_run(latent_training, latents, 
     ended = first.run(2)
     assert ended.status == 1
     assert "vae.scale" in ended.message and "Traceback" not in ended.message
+
+
+def test_staged_latents_train_the_same_weights_and_are_copied_once(latent_training, tmp_path):
+    plain, staged = latent_training("plain"), latent_training("staged")
+    assert plain.run(1).status == 0
+    ended = staged.run(1, "--stage-to", str(tmp_path / "scratch"))
+    assert ended.status == 0, ended.message
+    assert staged.weights(1) == plain.weights(1)
+    (copy,) = (tmp_path / "scratch").iterdir()
+    assert copy.name == tars.read_manifest(staged.data)["content_sha256"]
+    times = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.tar")}
+    assert len(times) == 2
+
+    # A damaged copy is made anew, an intact one stays.
+    content = bytearray((copy / "0-of-2.tar").read_bytes())
+    content[5000] ^= 1
+    (copy / "0-of-2.tar").write_bytes(content)
+    stage(staged.data, copy)
+    assert (copy / "1-of-2.tar").stat().st_mtime_ns == times["1-of-2.tar"]
+    assert (copy / "0-of-2.tar").read_bytes() == (staged.data / "0-of-2.tar").read_bytes()
+
+
+def test_a_node_local_disk_that_is_too_small_is_said_before_anything_is_copied(latents, small_disk):
+    disk = small_disk("100k")
+    with pytest.raises(UserError, match=r"staging needs .* are free; name a larger disk with --stage-to"):
+        stage(latents, disk / "copy")
+    assert list((disk / "copy").iterdir()) == []
+
+
+def test_a_sampler_may_name_another_decoder_of_the_same_latents(latent_training, small_vae, tmp_path):
+    trained = latent_training()
+    assert trained.run(1).status == 0
+    run, facts = trained.folder / "1", files.read_json(small_vae / "vae.json", "")
+    other = vae.build(facts["shape"])
+    vae.write(tmp_path / "other", other, facts["scale"])
+    vae.write(tmp_path / "scaled", other, 0.5)
+    own = make(run, tmp_path / "1", 1, small_vae, decoder=None)
+    decoded = make(run, tmp_path / "2", 1, tmp_path / "other", decoder="other")
+    assert all(own[key][1] == decoded[key][1] and not np.array_equal(own[key][0], decoded[key][0]) for key in own)
+    assert (
+        tars.read_manifest(tmp_path / "2")["vae_sha256"] == files.read_json(tmp_path / "other/vae.json", "")["sha256"]
+    )
+    with pytest.raises(UserError, match=r"is not the VAE of the run \(scale"):
+        make(run, tmp_path / "3", 1, tmp_path / "scaled", decoder="scaled")
+    with pytest.raises(UserError, match=r"is not the VAE of the run \(sha256"):
+        make(run, tmp_path / "4", 1, tmp_path / "other", decoder=None)
+
+
+def test_samples_in_bfloat16_are_near_those_in_float32_and_not_the_same(latent_training, small_vae, tmp_path):
+    trained = latent_training()
+    assert trained.run(1).status == 0
+    exact, rounded = (
+        make(trained.folder / "1", tmp_path / precision, 1, small_vae, precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    differences = np.stack([exact[key][0].astype(int) - rounded[key][0] for key in exact])
+    assert 0 < np.abs(differences).mean() < 5

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from diffit import files, journal, state
+from diffit.train import _learning_rate
 
 EVERY_STEP = ("--checkpoint-minutes", "0")
 
@@ -343,3 +344,21 @@ def test_damaged_checkpoints_do_not_crowd_out_intact_ones(training):
     assert kept.run(1, *EVERY_STEP).status == 0
     assert newest.with_name(f"damaged-{newest.name}").exists()
     assert len(kept.checkpoints()) == 2 and all(files.verify(path) for path in kept.checkpoints())
+
+
+def test_a_milestone_is_published_while_the_training_goes_on(training):
+    run = training()
+    later = run.start(1000, "--publish", "1", *EVERY_STEP)
+    wait_for_images(run, later, 1)
+    ended = run.run(1)
+    assert ended.status == 0, ended.message
+    assert later.poll() is None and run.weights(1)
+    later.send_signal(signal.SIGTERM)
+    later.communicate(timeout=60)
+    assert (run.folder / "state/lock").exists() is False
+
+
+def test_without_a_warm_up_the_first_step_learns_already():
+    settings = {"learning_rate": 0.1, "warmup_kimg": 0}
+    assert _learning_rate(settings, 0) == 0.1
+    assert _learning_rate({**settings, "warmup_kimg": 2}, 500) == 0.025
