@@ -28,9 +28,8 @@ PUBLISHED_VAE = {"latent_channels": 4, "channels": [128, 256, 512, 512], "layers
 FEATURES = 2048
 NPY_HEADER = 128
 
-# How fast tensor cores and CUDA cores of an A100 multiply, as shares of its 312 TFLOP/s in bfloat16. Sampling, encoding
-# and measuring forbid TF32.
-SPEED = {"bfloat16": 1.0, "float32": 1 / 16}
+# Peaks as shares of the one in bfloat16, as on an A100: 312, 156 and 19.5 TFLOP/s.
+SPEED = {"bfloat16": 1.0, "tf32": 1 / 2, "float32": 1 / 16}
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,11 @@ class Costs:
             images, side = self._sampled(sampler, job), self._dataset(run["dataset"])["resolution"]
             forward, _ = network(self._net(run))
             decoding = self._autoencoder(run["vae"], run["dataset"])[1] if run["vae"] else 0
-            work = images * (passes(sampler, run["process"]) * forward + decoding)
-            costs.append(Cost(images, self._inference(work), tar_bytes(images, NPY_HEADER + 3 * side**2, 1)))
+            precision = sampler.get("precision", "float32")
+            hours = self._inference(images * passes(sampler, run["process"]) * forward, precision)
+            # A VAE decodes in float32, and with TF32 where the sampler allows that.
+            hours += self._inference(images * decoding, "tf32" if precision == "tf32" else "float32")
+            costs.append(Cost(images, hours, tar_bytes(images, NPY_HEADER + 3 * side**2, 1)))
         return costs
 
     def measure(self, jobs: list[dict]) -> list[Cost]:
@@ -178,8 +180,8 @@ class Costs:
             costs.append(Cost(images, self._inference(images * inception()), images * (FEATURES * 4 + 8)))
         return costs
 
-    def _inference(self, work: float) -> float:
-        return self.gpu.hours(work, "float32", self.gpu.inference)
+    def _inference(self, work: float, precision: str = "float32") -> float:
+        return self.gpu.hours(work, precision, self.gpu.inference)
 
     def _dataset(self, name: str) -> dict:
         return lookup(self.config["datasets"], "data set", name)

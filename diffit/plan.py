@@ -110,9 +110,9 @@ def assumptions(gpu: Gpu, gpus: int, parallel: int) -> str:
     """What the numbers take for granted, in three lines."""
     return "\n".join(
         [
-            f"GPU-hours: FLOPs (2 a multiply-add) over {gpu.peak / 1e12:g} TFLOP/s in bfloat16; training reaches "
-            f"{gpu.training:.0%} of it. All else is float32 without TF32, at {gpu.inference:.0%} of "
-            f"1/{1 / SPEED['float32']:g} of it.",
+            f"GPU-hours: FLOPs (2 a multiply-add) over {gpu.peak / 1e12:g} TFLOP/s in bfloat16, half of it in TF32, "
+            f"1/{1 / SPEED['float32']:g} in float32; training reaches {gpu.training:.0%} of the peak, all else "
+            f"{gpu.inference:.0%}, in float32 unless a sampler says otherwise.",
             f"Wall time: stages one after another, without queues; training on {gpus} GPUs, of other stages {parallel} "
             "jobs of one GPU at a time; work on CPUs, downloads and reading are not estimated.",
             f"Disk: nothing is deleted; pictures take {PNG_BYTES_A_PIXEL} bytes a pixel as PNG, a run {state.KEEP} "
