@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PROFILE ?= profiles/local
 # What `report` and `accept` are about: all results that are there, unless one is named.
-GOAL ?= $(wildcard results/*_fid.csv)
+report accept: GOAL ?= $(wildcard results/*_fid.csv)
 
 .DEFAULT_GOAL := help
 
@@ -28,6 +29,9 @@ demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
 	@echo "Its training curve:  results/digits_curve.png"
 	@echo "All scores:          results/digits_fid.csv"
 	@echo "TensorBoard:         .venv/bin/tensorboard --logdir results/runs"
+
+plan: $(INSTALLED) ## what GOAL=… (or all) still needs: jobs, GPU-hours, disk, wall time; OPTIONS="--gpus 16 …"
+	@$(BIN)/python -m diffit.plan --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
 test: $(INSTALLED) ## the tests, within 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow"
@@ -57,4 +61,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo test test-slow bench report accept lint format
+.PHONY: help install demo plan test test-slow bench report accept lint format
