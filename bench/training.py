@@ -2,9 +2,9 @@
 
     python -m bench.training
 
-Ours is the trainer itself: bfloat16 autocast, fused AdamW, the norm of the gradient that it watches, EMA by one
-call for all parameters. The other way: float32, AdamW as torch gives it when nothing else is asked for, and a Python loop
-over the parameters for the EMA. Network, loss, latents and draws are the same.
+Ours is the trainer itself: bfloat16 autocast, fused AdamW, the norm of the gradient that it watches, EMA in one call.
+The other way: float32, AdamW as torch gives it when nothing else is asked for, and a Python loop over the parameters
+for the EMA. Network, loss, latents and draws are the same.
 
 The batch is small, and except on a GPU the depth is cut, so that a step takes seconds: the share of optimizer and EMA,
 which do not grow with the batch, is larger than in a real step, that of the passes smaller.
