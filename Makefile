@@ -40,7 +40,7 @@ test-slow: $(INSTALLED) ## tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
 bench: $(INSTALLED) ## speed, two ways side by side
-	@for bench in $(sort $(filter-out timing,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
+	@for bench in $(sort $(filter-out timing network,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
 
 report: $(INSTALLED) ## one HTML page of all results that are there
 	@test -n "$(GOAL)" || { echo "error: there is no results/*_fid.csv yet to report; make demo makes one"; exit 1; }

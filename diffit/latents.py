@@ -16,7 +16,7 @@ _MAGIC = slice(257, 262)  # where each header block of a tar says "ustar"
 
 
 class LatentTars:
-    """The posterior moments and labels of a folder of latents, by image number, without a copy in memory.
+    """The posterior moments and labels of a folder of latents, by image number, mapped into memory.
 
     Args:
         folder: latents as ``diffit.encode`` writes them, with their manifest.
@@ -36,29 +36,40 @@ class LatentTars:
         pieces = [self._map(folder, piece, verify) for piece in manifest["pieces"]]
         self._maps = [content for content, _latents, _labels in pieces]
         self._piece = np.repeat(np.arange(len(pieces)), [len(latents) for _content, latents, _labels in pieces])
-        self._latents = np.concatenate([latents for _content, latents, _labels in pieces])  # [N, 2]: offset, size
-        self._labels = np.concatenate([labels for _content, _latents, labels in pieces])  # [N, 2]
+        latents = np.concatenate([latents for _content, latents, _labels in pieces])  # [N, 2]: offset, size
+        self._arrays = latents.sum(1) - self._bytes  # [N]: where the values begin, behind the array's header
+        self._labels = np.concatenate([labels for _content, _latents, labels in pieces])  # [N, 2]: offset, size
 
     def __len__(self) -> int:
         return len(self._piece)
 
-    def moments(self, index: int, mirrored: bool) -> np.ndarray:
-        """Mean and standard deviation of an image's posterior, unscaled: float16 [2, C, h, w], a view of the file."""
-        offset, size = self._latents[index]
-        start = offset + size - self._bytes  # behind the array's header
-        array = self._maps[self._piece[index]][start : start + self._bytes].view(np.float16)
-        return array.reshape(2, 2, *self.shape)[int(mirrored)]
+    def moments(self, index: int | np.ndarray, mirrored: bool | np.ndarray) -> np.ndarray:
+        """Mean and standard deviation of the posteriors of images, or of their mirror images, unscaled.
 
-    def label(self, index: int) -> int:
-        """The class of an image; 0 where there are none."""
-        offset, size = self._labels[index]
-        return int(bytes(self._maps[self._piece[index]][offset : offset + size]))
+        For one image float16 [2, C, h, w], for images [B] and mirrored [B] float16 [B, 2, C, h, w]: copies, to be read.
+        """
+        half = self._bytes // 2
+        offsets = self._arrays[index] + half * np.asarray(mirrored)
+        # One join of many slices: several times as fast as an array for each image and a stack of them.
+        values = b"".join(self._slices(index, offsets, np.broadcast_to(half, offsets.shape)))
+        return np.frombuffer(values, np.float16).reshape(*offsets.shape, 2, *self.shape)
 
-    def _map(self, folder: Path, piece: dict, verify: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def label(self, index: int | np.ndarray) -> np.ndarray:
+        """The classes of images, int64 like ``index``; 0 where there are none."""
+        places = self._labels[index]
+        labels = [int(digits) for digits in self._slices(index, places[..., 0], places[..., 1])]
+        return np.array(labels, np.int64).reshape(places.shape[:-1])
+
+    def _slices(self, index: int | np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> list[memoryview]:
+        """Bytes of the pieces in which these images lie."""
+        places = zip(*(np.ravel(value).tolist() for value in (self._piece[index], offsets, sizes)), strict=True)
+        return [self._maps[piece][offset : offset + size] for piece, offset, size in places]
+
+    def _map(self, folder: Path, piece: dict, verify: bool) -> tuple[memoryview, np.ndarray, np.ndarray]:
         path = folder / piece["file"]
         if verify:
             tars.verify_piece(path, piece)
-        content = np.memmap(path, np.uint8, "r")
+        content = memoryview(np.memmap(path, np.uint8, "r"))
         if bytes(content[_MAGIC]) != b"ustar":
             raise UserError(f"{path} is compressed or no tar, so nothing in it can be mapped; {tars.ANEW}")
         index = tars.read_index(path)
@@ -125,13 +136,14 @@ class TrainingLatents(Dataset):
 
     def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
         """A batch: ``images``, the scaled latents, float32 [B, C, h, w], ``labels`` int64 [B], and each draw [B, …]."""
-        samples = [self._sample(number) for number in numbers]
-        return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
-
-    def _sample(self, number: int) -> dict[str, np.ndarray]:
-        index, generator = self._order[number], draws.training(self.seed, number)
-        mirrored = self.xflip and generator.random() < 0.5
-        mean, std = self.tars.moments(index, mirrored).astype(np.float32)  # each [C, h, w]
-        latent = (mean + std * generator.standard_normal(mean.shape, dtype=np.float32)) * np.float32(self.tars.scale)
-        label = np.array(self.tars.label(index), np.int64)
-        return {"images": latent, "labels": label, **self.draw(generator, mean.shape)}
+        indices = np.array([self._order[number] for number in numbers])
+        generators = [draws.training(self.seed, number) for number in numbers]
+        # What is drawn for a latent, in this order: its side, its place in the posterior, and what the process draws.
+        mirrored = np.array([self.xflip and generator.random() < 0.5 for generator in generators])
+        noise = np.stack([generator.standard_normal(self.shape, dtype=np.float32) for generator in generators])
+        drawn = [self.draw(generator, self.shape) for generator in generators]
+        mean, std = np.moveaxis(self.tars.moments(indices, mirrored).astype(np.float32), -4, 0)  # each [B, C, h, w]
+        latents = (mean + std * noise) * np.float32(self.tars.scale)
+        batch = {"images": latents, "labels": self.tars.label(indices)}
+        batch |= {name: np.stack([draw[name] for draw in drawn]) for name in drawn[0]}
+        return {name: torch.from_numpy(value) for name, value in batch.items()}

@@ -1,0 +1,185 @@
+"""The latent reader against webdataset's pipeline over the same tars and against one .npy file an image.
+
+    python -m bench.latents
+
+Against files there are two rows: fast-DiT's data set, moments and label an .npy each, in torch's DataLoader; and a bare
+loop over the moments' files alone.
+
+All work in one process and one thread and deliver whole shuffled epochs of posterior moments, float16
+[64, 2, 4, 32, 32] in memory of their own, and labels: for each record the bytes of the image or of its mirror image. No
+way draws from the posteriors, which costs all the same. Ours visits all records in one global shuffle; webdataset
+shuffles the tars and a buffer.
+
+The cold rows read after the page cache has let go of the files (posix_fadvise, DONTNEED): they measure the disk.
+"""
+
+import io
+import itertools
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bench.timing import compare
+from diffit import latents, loader, tars
+
+COUNT, BATCH, PIECES, CLASSES, REPEAT = 4096, 64, 4, 1000, 7
+TARGET = 20
+SHAPE = (2, 2, 4, 32, 32)  # of a record: of the image and of its mirror image, mean and standard deviation
+SHUFFLE_BUFFER = 1000  # as in webdataset's own examples
+VAE = {"sha256": "", "scale": 0.18215, "channels": 4, "factor": 8}
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+def is_mirrored(label: int) -> bool:
+    """Which half of a record is delivered: a rule rather than a draw, so that all ways deliver the same."""
+    return label % 2 == 1
+
+
+def write_tars(folder: Path, moments: np.ndarray, labels: list[int]) -> list[Path]:
+    """The records as encode writes them."""
+    paths = [folder / f"{k}-of-{PIECES}.tar" for k in range(PIECES)]
+    for k, path in enumerate(paths):
+        numbers = range(k * COUNT // PIECES, (k + 1) * COUNT // PIECES)
+        samples = ((f"{i:08d}", {"npy": npy(moments[i]), "cls": str(labels[i]).encode()}) for i in numbers)
+        tars.write_tar(path, samples, resolution=8 * SHAPE[-1], classes=CLASSES, vae=VAE)
+    tars.gather(folder, PIECES)
+    return paths
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def write_files(folder: Path, moments: np.ndarray, labels: list[int]) -> tuple[list[Path], list[Path]]:
+    """Moments and labels of each image as two .npy, as fast-DiT caches its latents."""
+    places = [[folder / kind / f"{i}.npy" for i in range(COUNT)] for kind in ("features", "labels")]
+    for paths, values in zip(places, (moments, np.array(labels)), strict=True):
+        paths[0].parent.mkdir(parents=True)
+        for path, value in zip(paths, values, strict=True):
+            np.save(path, value)
+    return places[0], places[1]
+
+
+def ours(folder: Path) -> Callable[[], Iterator[Batch]]:
+    """The reader, in the order in which training visits it; each call goes through the next epoch."""
+    mapped, epochs = latents.LatentTars(folder, verify=False), itertools.count()
+    order = loader.Shuffle(0, COUNT)
+
+    def epoch() -> Iterator[Batch]:
+        first = next(epochs) * COUNT
+        for start in range(first, first + COUNT, BATCH):
+            indices = np.array([order[number] for number in range(start, start + BATCH)])
+            labels = mapped.label(indices)
+            yield mapped.moments(indices, is_mirrored(labels)), labels
+
+    return epoch
+
+
+def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
+    """Webdataset's pipeline: shuffled pieces, shuffle buffer, decoding, batches."""
+    pipeline = (
+        webdataset.WebDataset([str(path) for path in paths], shardshuffle=PIECES)
+        .shuffle(SHUFFLE_BUFFER)
+        .decode()
+        .to_tuple("npy", "cls")
+        .map(lambda record: (record[0][int(is_mirrored(record[1]))], record[1]))
+        .batched(BATCH)
+    )
+    return lambda: iter(pipeline)
+
+
+class LooseArrays(Dataset):
+    """fast-DiT's way: two small files an image."""
+
+    def __init__(self, features: list[Path], labels: list[Path]):
+        self.features, self.labels = features, labels
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        label = np.load(self.labels[number])
+        return torch.from_numpy(np.load(self.features[number])[int(is_mirrored(label))]), torch.from_numpy(label)
+
+
+def loose(features: list[Path], labels: list[Path]) -> Callable[[], Iterator[Batch]]:
+    """One file an image and one a label in random order, through torch's loader."""
+    loading = DataLoader(LooseArrays(features, labels), BATCH, shuffle=True)
+    return lambda: ((moments.numpy(), classes.numpy()) for moments, classes in loading)
+
+
+def bare(features: list[Path], labels: list[int]) -> Callable[[], Iterator[Batch]]:
+    """The least that one file an image costs: a loop, and the labels are known."""
+    rng = np.random.default_rng(0)
+
+    def epoch() -> Iterator[Batch]:
+        for numbers in rng.permutation(COUNT).reshape(-1, BATCH):
+            chosen = [labels[i] for i in numbers]
+            records = [np.load(features[i])[int(is_mirrored(c))] for i, c in zip(numbers, chosen, strict=True)]
+            yield np.stack(records), np.array(chosen)
+
+    return epoch
+
+
+def multiset(epoch: Iterator[Batch]) -> Counter:
+    """How often an epoch delivers each labeled array."""
+    return Counter(
+        (array.tobytes(), int(label)) for moments, labels in epoch for array, label in zip(moments, labels, strict=True)
+    )
+
+
+def run(epoch: Callable[[], Iterator[Batch]]) -> None:
+    """Go through one epoch."""
+    assert sum(len(moments) for moments, _labels in epoch()) == COUNT
+
+
+def forget(folder: Path) -> None:
+    """Let the page cache go of all files below ``folder``; what is mapped or not yet on the disk would stay."""
+    for path in folder.rglob("*.*"):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    moments = rng.standard_normal((COUNT, *SHAPE), dtype=np.float32).astype(np.float16)
+    labels = rng.integers(CLASSES, size=COUNT).tolist()
+    with tempfile.TemporaryDirectory(dir=".") as temporary:  # /tmp may be memory, which is never cold
+        folder = Path(temporary)
+        pieces = write_tars(folder / "tars", moments, labels)
+        features, classes = write_files(folder / "files", moments, labels)
+        ways = {
+            "webdataset": streamed(pieces),
+            "two .npy an image": loose(features, classes),
+            "one .npy, bare loop": bare(features, labels),
+        }
+        mapped = ours(folder / "tars")
+        delivered = [multiset(way()) for way in (mapped, *ways.values())]
+        assert all(content == delivered[0] for content in delivered), "the ways deliver different records"
+        print(f"latents: {COUNT} records {[*SHAPE]}, batches of {BATCH}; in an epoch all deliver the same bytes")
+        for name, way in ways.items():
+            row = f"latents, warm, against {name}"
+            compare(row, lambda: run(mapped), lambda way=way: run(way), REPEAT, TARGET, COUNT)
+        mapped = None  # what is mapped stays warm, so each cold call opens the reader anew
+        for name, way in ways.items():
+            row = f"latents, cold, against {name}"
+            cold = {"images": COUNT, "prepare": lambda: forget(folder)}
+            compare(row, lambda: run(ours(folder / "tars")), lambda way=way: run(way), 3, **cold)
+
+
+if __name__ == "__main__":
+    main()
