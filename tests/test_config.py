@@ -27,6 +27,34 @@ runs:
     <<: *digits
     milestones: [200]
 """
+LATENT = """
+datasets:
+  photos:    {source: imagenet, resolution: 64, pieces: 2}
+  unlabelled: {source: folder, resolution: 64, pieces: 2, path: photos}
+vaes:
+  sd: {}
+  small: {kind: trained, dataset: photos, channels: [8, 8], steps: 20, batch: 4, learning_rate: 1.0e-3, kl_weight: 0.1}
+samplers:
+  plain:  {kind: ddpm, steps: 250, images: 50, pieces: 1}
+  guided: {kind: ddpm, steps: 250, images: 50, pieces: 1, guidance: {kind: constant, weight: 1.5}}
+  heun:   {steps: 18, images: 50, pieces: 1}
+runs:
+  latent: &latent
+    dataset: photos
+    vae: sd
+    net: &net {kind: latent, patch_size: 2, hidden_size: 16, depth: 1, num_heads: 2}
+    process: {kind: ddpm}
+    training: &training {batch: 4, learning_rate: 1.0e-3, warmup_kimg: 0, ema_halflife_kimg: 5, precision: float32}
+    milestones: [1]
+    sampler: guided
+  released:
+    dataset: photos
+    vae: sd
+    net: *net
+    process: {kind: ddpm}
+    weights: {repository: someone/something, file: weights.safetensors, classes: 1000}
+    sampler: guided
+"""
 IMAGENET = {"source": "imagenet", "resolution": 256, "pieces": 2}
 
 
@@ -67,6 +95,52 @@ def test_each_source_has_its_own_keys(config):
         "labels": True, "resize": "center-crop",
     }  # fmt: skip
     assert config["datasets"]["digits"].keys() == {*IMAGENET, "path", "labels", "resize", "min_side"}
+
+
+def test_what_latent_runs_need_is_filled_in():
+    config = validate(yaml.safe_load(LATENT), SCHEMA)
+    assert config["vaes"]["sd"]["scale"] == 0.18215 and config["vaes"]["sd"]["path"] is None
+    assert config["samplers"]["plain"] | {"pieces": 1} == {
+        "kind": "ddpm", "steps": 250, "images": 50, "pieces": 1, "first_seed": 0, "block": 64, "precision": "float32",
+        "decoder": None, "labels": "random", "guidance": {"kind": "none"},
+    }  # fmt: skip
+    assert config["samplers"]["guided"]["guidance"] == {
+        "kind": "constant", "weight": 1.5, "channels": 3, "tolerance": 0
+    }  # fmt: skip
+    assert config["runs"]["latent"]["process"] == {
+        "kind": "ddpm", "timesteps": 1000, "label_dropout": 0.1, "xflip": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "place, value, sentence",
+    [
+        ("runs.latent.dataset", "unlabelled", "runs.latent.sampler is guided by classes, but the network has none"),
+        ("runs.released.weights.classes", 0, "runs.released.sampler is guided by classes, but the network has none"),
+        ("runs.latent.sampler", "heun", "runs.latent.sampler names one of kind 'heun'; a process of kind 'ddpm' takes"),
+        ("runs.latent.process", {"kind": "edm"}, "process.kind is 'edm'; a net of kind 'latent' takes 'ddpm'"),
+        ("runs.latent.vae", None, "config: runs.latent with a net of kind 'latent' needs a vae: add it"),
+        ("runs.latent.vae", "sdd", "runs.latent.vae names 'sdd', which is not defined; did you mean 'sd'?"),
+        ("datasets.photos.resolution", 60, "shortens sides by 8, which does not divide the resolution 60"),
+        ("runs.released.milestones", [1], "config: runs.released needs either training and milestones, or weights"),
+        ("runs.neither", {}, "config: runs.neither lacks the key 'dataset'"),
+        ("samplers.guided.decoder", "mse", "samplers.guided.decoder names 'mse', which is not defined; there are"),
+        ("samplers.heun.guidance", {}, "config: samplers.heun has an unknown key 'guidance'"),
+        ("samplers.guided.guidance.power", 4, "config: samplers.guided.guidance has an unknown key 'power'"),
+        ("vaes.sd.scale", None, "config: vaes.sd.scale: None is not of type 'number'"),
+        ("vaes.sd.scale", 0, "config: vaes.sd.scale: 0 is less than or equal to the minimum of 0"),
+        ("vaes.sd.revision", "main", "config: vaes.sd.revision: 'main' does not match"),
+        ("vaes.small.dataset", "photo", "vaes.small.dataset names 'photo', which is not defined; did you mean"),
+    ],
+)  # fmt: skip
+def test_parts_of_a_latent_run_that_do_not_go_together_are_one_sentence(place, value, sentence):
+    config = yaml.safe_load(LATENT)
+    *path, key = place.split(".")
+    node = config
+    for part in path:
+        node = node[part]
+    node[key] = value
+    assert sentence in refusal(config)
 
 
 def test_what_the_user_wrote_wins_over_defaults(config):

@@ -549,6 +549,39 @@ def test_the_papers_runs_resolve_with_the_papers_settings(sources, tmp_path):
     }
 
 
+def test_the_papers_imagenet_runs_resolve_with_the_papers_settings(sources, tmp_path):
+    workflow = Workflow(sources, tmp_path)
+    shutil.copy(REPOSITORY / "config.yaml", tmp_path)
+    results = [f"results/imagenet{size}{kind}_fid.csv" for size in (256, 512) for kind in ("", "_released")]
+    ended = workflow.run("--dry-run", "--printshellcmds", *results)
+    assert {rule: ended.planned[rule] for rule in ("train", "release", "vae")} == {"train": 2, "release": 2, "vae": 1}
+    specs = {
+        rule: [json.loads(spec) for spec in re.findall(rf"python -m diffit.{rule} '(.*?)'", ended.text)]
+        for rule in ("train", "release", "sample")
+    }
+    assert {(s["dataset"], s["training"]["batch"], s["training"]["learning_rate"]) for s in specs["train"]} == {
+        ("imagenet256", 256, 3e-4),
+        ("imagenet512", 512, 1e-4),
+    }
+    # A half-life in images is a decay of 0.9999 a step.
+    for spec in specs["train"]:
+        training = spec["training"]
+        assert 0.5 ** (training["batch"] / (training["ema_halflife_kimg"] * 1000)) == pytest.approx(0.9999, abs=1e-8)
+    for spec in specs["train"] + specs["release"]:
+        shape = {name: spec["net"][name] for name in ("patch_size", "hidden_size", "depth", "num_heads", "mlp_ratio")}
+        assert shape == {"patch_size": 2, "hidden_size": 1152, "depth": 28, "num_heads": 16, "mlp_ratio": 4}
+        assert (spec["process"]["timesteps"], spec["process"]["label_dropout"]) == (1000, 0.1)
+    assert {(s["weights"]["file"], s["weights"]["classes"]) for s in specs["release"]} == {
+        ("diffit_256.safetensors", 1000),
+        ("diffit_512.safetensors", 1000),
+    }
+    drawn = {(s["kind"], s["steps"], s["images"], s["labels"], s["precision"]) for s in specs["sample"]}
+    assert drawn == {("ddpm", 250, 50000, "random", "tf32")}
+    guided = {(s["guidance"]["kind"], s["guidance"]["weight"], s["guidance"]["channels"]) for s in specs["sample"]}
+    assert guided == {("power-cosine", 4.6, 3), ("power-cosine", 4.4, 3), ("constant", 1.49, 3)}
+    assert all(s["guidance"]["tolerance"] == 0 and s["decoder"] is None for s in specs["sample"])
+
+
 def test_the_rules_are_clean(sources, tmp_path):
     shutil.copy(REPOSITORY / "config.yaml", tmp_path)
     ended = Workflow(sources, tmp_path).run("--lint")

@@ -2,8 +2,8 @@ rule release:
     input:
         run_vae,
     output:
-        "results/runs/{run}/released/ema.safetensors",
-        "results/runs/{run}/released/config.json",
+        weights="results/runs/{run}/released/ema.safetensors",
+        record="results/runs/{run}/released/config.json",
     log:
         "logs/release/{run}.log",
     conda:
@@ -14,4 +14,4 @@ rule release:
     message:
         "Take the published weights of {wildcards.run}"
     shell:
-        "python -m diffit.release {params.spec:q} $(dirname {input:q}) $(dirname {output[0]:q}) --log {log:q}"
+        "python -m diffit.release {params.spec:q} $(dirname {input:q}) $(dirname {output.weights:q}) --log {log:q}"
