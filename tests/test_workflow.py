@@ -341,7 +341,7 @@ def test_a_new_run_reruns_nothing_of_the_others(done):
         config["runs"]["other"] = {**config["runs"]["tiny"], "seed": 1, "milestones": [1]}
         config.save()
         ended = done.run("--dry-run", RESULT, "results/other_fid.csv")
-    assert ended.planned == {"train": 1, **SAMPLE_AGAIN}
+    assert ended.planned == {"train": 1, "curve": 1, **SAMPLE_AGAIN}
     assert "other" in ended.text and not re.search(r"^Job .*\btiny\b", ended.text, re.MULTILINE)
 
 
@@ -390,7 +390,7 @@ def test_a_later_milestone_goes_on_and_keeps_the_earlier_ones(fork):
         ended = fork.make("results/runs/tiny/2/config.json")
         assert ended.status == 0, ended.text
         assert fork.plan("results/scores/tiny/1/short/clean.json") == {}
-    assert planned == {"train": 1, **SAMPLE_AGAIN}
+    assert planned == {"train": 1, "curve": 1, **SAMPLE_AGAIN}
     assert snapshot(fork.folder / "results/runs/tiny/1") == before
     assert fork.json("results/runs/tiny/2/config.json")["images_trained"] == 2000
     rest = fork.read("results/runs/tiny/state/log.jsonl").removeprefix(log)
