@@ -1,4 +1,7 @@
-"""Where training runs: in this process, or in several of this machine. One definition of ranks and devices."""
+"""The ranks of a training: in this process, in several of this machine, or in those of a SLURM job.
+
+One definition of a rank's number, port and device for all three, see :func:`join`; diffit/launch.py chooses.
+"""
 
 import contextlib
 import ctypes
@@ -21,7 +24,8 @@ from diffit.cli import UserError
 GRACE_SECONDS = 60
 PATIENCE = timedelta(hours=2)  # of ranks that wait while the first one hashes or stages hundreds of gigabytes
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-LAUNCHER = "DIFFIT_LAUNCHER"  # in the environment of a rank: the process that started it
+LAUNCHER = "DIFFIT_LAUNCHER"  # in the environment of a rank: the process that started it, or SLURM
+SLURM = "slurm"
 
 
 @dataclass(frozen=True)
@@ -72,25 +76,20 @@ def is_rank() -> bool:
     return LAUNCHER in os.environ
 
 
+def in_job() -> bool:
+    """Whether this process was started as a rank of a SLURM job."""
+    return os.environ.get(LAUNCHER) == SLURM
+
+
 @contextmanager
 def join() -> Iterator[Rank]:
     """Become the rank that the launcher names in the environment, or the only one. NCCL on GPUs, gloo on CPUs.
 
     RANK and WORLD_SIZE that something else has set mean nothing here.
     """
-    index, world, local_index = 0, 1, 0
-    if is_rank():
-        _die_with_launcher()
-        index, world, local_index = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    index, world, local_index = _place()
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32; bfloat16 is asked for by name
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        if local_index >= torch.cuda.device_count():
-            raise UserError(
-                f"rank {index} has no GPU of its own: {torch.cuda.device_count()} here; ask for fewer ranks"
-            )
-        device = torch.device("cuda", local_index)
-        torch.cuda.set_device(device)
+    device = _device(index, local_index)
     if world > 1:
         on_gpu = device.type == "cuda"
         backend, bound = ("nccl", device) if on_gpu else ("gloo", None)
@@ -140,6 +139,43 @@ def local(ranks: int, command: list[str]) -> int:
 def this_command() -> list[str]:
     """The command line that started this process, for starting it again as a rank."""
     return [sys.executable, "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
+
+
+def _place() -> tuple[int, int, int]:
+    """This process's number, how many there are, and its number on its machine; where they meet, in the environment."""
+    environment = os.environ
+    if in_job():
+        # srun runs on the job's first host, where rank 0 is; SLURM knows its address also where DNS does not.
+        environment["MASTER_ADDR"] = environment["SLURM_LAUNCH_NODE_IPADDR"]
+        start = int(environment.get("SLURM_RESTART_COUNT", 0))
+        environment["MASTER_PORT"] = str(job_port(int(environment["SLURM_JOB_ID"]), start))
+        index, world, local_index = "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"
+    elif is_rank():
+        _die_with_launcher()
+        index, world, local_index = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+    else:
+        return 0, 1, 0
+    return int(environment[index]), int(environment[world]), int(environment[local_index])
+
+
+def job_port(job: int, start: int) -> int:
+    """Where the ranks of a job meet, the same on all its hosts: below the ports that systems hand out by themselves.
+
+    Jobs whose numbers are less than 645 apart differ, and so do up to 31 starts of one job and of its neighbours.
+    """
+    return 10_000 + (31 * job + start) % 20_000
+
+
+def _device(index: int, local_index: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    visible = torch.cuda.device_count()
+    number = 0 if in_job() and visible == 1 else local_index  # SLURM may show each rank its own GPU only
+    if number >= visible:
+        raise UserError(f"rank {index} has no GPU of its own: {visible} here; ask for fewer ranks")
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
 
 
 def _die_with_launcher() -> None:

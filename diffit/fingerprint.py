@@ -6,16 +6,35 @@ and formatting. It reads sources and imports nothing, so that a dry run stays fa
 
 import ast
 import hashlib
+import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from diffit.files import sha256, sha256_of
+
 PACKAGE = Path(__file__).parent
+COMMIT = "commit"
 
 # Modules that move, name or check results and compute none of them: an edit there reruns nothing.
 BOOKKEEPING = frozenset(
-    f"diffit.{name}" for name in ["cli", "config", "cluster", "files", "fingerprint", "journal", "state", "tars"]
+    f"diffit.{name}"
+    for name in (
+        "cli",
+        "config",
+        "cluster",
+        "files",
+        "fingerprint",
+        "follow",
+        "journal",
+        "launch",
+        "lock",
+        "slurm",
+        "state",
+        "tars",
+    )
 ) | {"diffit", "diffit.nets", "diffit.process"}
 
 
@@ -38,12 +57,33 @@ def fingerprint(modules: Iterable[str]) -> str:
 
 @cache
 def commit() -> str:
-    """The git commit of the running sources, with ``-dirty`` where they were edited since; ``unknown`` outside git."""
+    """The git commit of the running sources, with ``-dirty`` where they were edited since; ``unknown`` outside git.
+
+    Of a copy that :func:`copy` made, the commit of what it was copied from.
+    """
+    if (recorded := PACKAGE.with_name(COMMIT)).exists():
+        return recorded.read_text()
     git = ["git", "-C", str(PACKAGE), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def copy(folder: Path) -> Path:
+    """Copy this package to ``folder/{hash of its content}/diffit``, where it is not there yet; returns the folder that
+    holds it, for PYTHONPATH.
+    """
+    sources = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    content = {str(path.relative_to(PACKAGE)): sha256(path) for path in sources}
+    target = folder / sha256_of([content, commit()])[:16]
+    if target.exists():
+        return target
+    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    shutil.copytree(PACKAGE, temporary / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (temporary / COMMIT).write_text(commit())
+    temporary.replace(target)
+    return target
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from diffit import files, state
+from diffit import files
 from diffit.cli import progress
 
 log = logging.getLogger("diffit")
@@ -69,7 +69,6 @@ class Report:
             return
         self.losses.append(loss)
         self.bar.update(images - self.bar.n)
-        state.heartbeat(self.folder / "lock")
         if (step + 1) % LOG_EVERY_STEPS and images < self.target:
             return
         now, mean = time.monotonic(), sum(self.losses) / len(self.losses)
@@ -77,8 +76,7 @@ class Report:
         self.journal.write(images, loss=mean, gradient_norm=norm, learning_rate=lr, images_per_second=speed)
         self.bar.set_postfix(loss=f"{mean:.4f}")
         if self.bar.disable and now - self.said_at > SAY_EVERY_SECONDS:
-            left = (self.target - images) / speed / 60
-            log.info("%d of %d images, loss %.4f, %.0f images/s, %.0f min left", images, self.target, mean, speed, left)
+            log.info("%s", sentence(images, self.target, mean, speed))
             self.said_at = now
         self.losses, self.since, self.since_images = [], now, images
 
@@ -87,6 +85,12 @@ class Report:
         if self.active:
             self.bar.close()
             self.journal.close()
+
+
+def sentence(images: int, target: int, loss: float, speed: float) -> str:
+    """Where a training stands: images seen and to see, loss, images a second."""
+    left = (target - images) / speed / 60
+    return f"{images} of {target} images, loss {loss:.4f}, {speed:.0f} images/s, {left:.0f} min left"
 
 
 def read(path: Path) -> list[dict]:
@@ -98,3 +102,14 @@ def read(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             break
     return entries
+
+
+def last(path: Path) -> dict | None:
+    """The last complete line of a log that may be growing; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            lines = file.read().decode(errors="replace").split("\n")[:-1]
+        return json.loads(lines[-1]) if lines else None
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None

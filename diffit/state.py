@@ -1,19 +1,18 @@
-"""A run's state on disk: what it trains, its checkpoints, its lock.
+"""A run's state on disk: what it trains, its checkpoints, its legs.
 
 results/runs/{run}/state/run.json                   what the run is; changing it is refused
 results/runs/{run}/state/checkpoint-000000115008.pt two newest, each with its sha256 beside it
 results/runs/{run}/state/milestones/115/            what was published, kept apart from the workflow's outputs,
                                                     which Snakemake deletes before it runs a rule again
-results/runs/{run}/state/lock                       who trains it now
+results/runs/{run}/state/legs.json                  each start of its training: code, commit, time, SLURM job
+results/runs/{run}/state/submission.json            the SLURM job that was submitted last, see diffit/launch.py
+results/runs/{run}/state/code/{sha256}/diffit/      the package as such jobs run it
+results/runs/{run}/state/lock                       who changes it now, see diffit/lock.py
 """
 
-import json
 import logging
 import os
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,12 +20,11 @@ import torch
 from diffit import files
 from diffit.cli import UserError
 from diffit.config import refuse_changes
+from diffit.fingerprint import commit, fingerprint
 
 log = logging.getLogger("diffit")
 
 KEEP = 2
-HEARTBEAT_SECONDS = 30
-STALE_SECONDS = 300
 
 
 class Checkpoints:
@@ -99,72 +97,20 @@ def claim(folder: Path, identity: dict) -> None:
     refuse_changes(folder.parent, before, identity)
 
 
-@contextmanager
-def lock(path: Path, unless: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-    """Hold a run for this process; wait, and say so, while another process trains it.
+def code_of(identity: dict) -> str:
+    """The fingerprint of the code that trains a run."""
+    net, process = identity["net"]["kind"], identity["process"]["kind"]
+    return fingerprint(["diffit.train", f"diffit.nets.{net}", f"diffit.process.{process}"])
 
-    Yields whether the run is held: False where another process holds it and what was wanted is there already, as
-    ``unless`` says.
 
-    A lock whose process is gone, or on another host whose heartbeat has stopped, is taken over. The file is created
-    with O_EXCL and kept alive by :func:`heartbeat`, since flock cannot be relied on across NFS and Lustre.
+def begin_leg(folder: Path, identity: dict) -> None:
+    """Record with which code, and in which SLURM job, this leg of the run goes on; say so where the code is another
+    than that of the leg before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-    waiting_for = None
-    while not (held := _create(path, owner)) and not unless():
-        holder = _holder(path)
-        if not _alive(path, holder):
-            log.warning("warning: taking over %s from process %s, which is gone", path, holder.get("pid"))
-            path.unlink(missing_ok=True)
-        elif holder != waiting_for:
-            waiting_for = holder
-            log.info(
-                "waiting for process %s on %s, which trains %s (if it is certainly gone, delete %s)",
-                holder.get("pid"), holder.get("host"), path.parent.parent, path,
-            )  # fmt: skip
-        else:
-            time.sleep(1)
-    try:
-        yield held
-    finally:
-        if held and _holder(path) == owner:
-            path.unlink(missing_ok=True)
-
-
-def heartbeat(path: Path) -> None:
-    """Show that the lock's holder lives; call at least every ``STALE_SECONDS``."""
-    now = time.time()
-    if path.exists() and now - path.stat().st_mtime > HEARTBEAT_SECONDS:
-        os.utime(path)
-
-
-def _create(path: Path, owner: dict) -> bool:
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except FileExistsError:
-        return False
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(owner, file)
-    return True
-
-
-def _holder(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-
-
-def _alive(path: Path, holder: dict) -> bool:
-    if holder.get("host") == socket.gethostname():
-        return _started(holder["pid"]) == holder["started"]
-    return path.exists() and time.time() - path.stat().st_mtime < STALE_SECONDS
-
-
-def _started(pid: int) -> str | None:
-    """When a process of this host began, in clock ticks; None where there is none. Tells a reused pid apart."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    code = code_of(identity)
+    path = folder / "legs.json"
+    legs = files.read_json(path, remedy="restore it")["legs"] if path.exists() else []
+    if legs and legs[-1]["code"] != code:
+        log.warning("warning: the code of %s changed since its last leg (%s → %s)", folder, legs[-1]["code"], code)
+    at, job = time.strftime("%FT%TZ", time.gmtime()), os.environ.get("SLURM_JOB_ID")
+    files.write_json(path, {"legs": [*legs, {"code": code, "commit": commit(), "at": at, "job": job}]})

@@ -8,7 +8,6 @@ diffit/state.py); the same command begins, continues, or finds that there is not
 import logging
 import math
 import signal
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -20,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from diffit import cluster, draws, files, latents, loader, milestone, process, state, tars
+from diffit import cluster, draws, latents, launch, loader, lock, milestone, process, state, tars
 from diffit.cli import Parser, UserError, json_argument, natural, positive, run
 from diffit.cluster import Rank
 from diffit.ema import EMA
-from diffit.fingerprint import commit, fingerprint
+from diffit.fingerprint import commit
 from diffit.journal import Report
 from diffit.nets import build
 from diffit.vae import latent_size
@@ -85,11 +84,11 @@ class Trainer:
         denoiser = self.process.denoiser(_compiled(self.net) if machine.compile else self.net)
         self.model = DistributedDataParallel(denoiser, broadcast_buffers=False) if rank.world > 1 else denoiser
 
-    def run(self, data: Path, target: int, kimgs: list[int]) -> None:
+    def run(self, data: Path, target: int, kimgs: list[int]) -> int | None:
         """Train on the data set in ``data`` until ``target`` kimg, writing each milestone of ``kimgs`` on the way.
 
-        Raises :class:`UserError` when loss or gradient stop being finite. Leaves with exit status 128 + signal,
-        state saved, at the first step boundary after a signal.
+        Returns the signal that ended it before, state saved, at the first step boundary after it reached any rank.
+        Raises :class:`UserError` when loss or gradient stop being finite, or when the run's lock is lost.
         """
         first, last = self.images // self.batch, _steps(target, self.batch)
         images = self._training_set(data)
@@ -111,7 +110,8 @@ class Trainer:
                     saved_at = time.monotonic()
                 if stopping and step + 1 < last:
                     log.info("stopped after %d images, state saved; the same command goes on from here", self.images)
-                    sys.exit(128 + (stop.number or signal.SIGTERM))
+                    return stop.number or signal.SIGTERM
+        return None
 
     def _accumulate(self, batches: Iterator[dict[str, Tensor]], step: int) -> tuple[float, float]:
         """The gradient of a whole batch, over microbatches and ranks; returns its mean loss and the gradient's norm.
@@ -189,6 +189,7 @@ class Trainer:
                 and _steps(kimg, self.batch) * self.batch == self.images
                 and not milestone.exists(folder)
             ):
+                lock.check(self.folder / "lock")
                 made_by = {"ranks": self.rank.world, "commit": commit()}
                 facts = {**self.identity, "kimg": kimg, "images_trained": self.images, **made_by}
                 milestone.write(folder, self.ema.net, facts)
@@ -196,6 +197,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self.rank.is_first:
+            lock.check(self.folder / "lock")
             weights = {"net": self.net.state_dict(), "ema": self.ema.net.state_dict()}
             content = {"images": self.images, **weights, "optimizer": self.optimizer.state_dict()}
             self.checkpoints.save(self.images, content)
@@ -253,18 +255,58 @@ def _milestone_folder(folder: Path, kimg: int) -> Path:
     return folder / "milestones" / str(kimg)
 
 
-def _leg(folder: Path, spec: dict) -> None:
-    """Record with which code this leg of the run goes on; say so where it is not the code of the leg before."""
-    code = fingerprint(
-        ["diffit.train", f"diffit.nets.{spec['net']['kind']}", f"diffit.process.{spec['process']['kind']}"]
-    )
-    path = folder / "legs.json"
-    legs = files.read_json(path, remedy="restore it")["legs"] if path.exists() else []
-    if legs and legs[-1]["code"] != code:
-        log.warning("warning: the code of %s changed since its last leg (%s → %s)", folder, legs[-1]["code"], code)
-    files.write_json(
-        path, {"legs": [*legs, {"code": code, "commit": commit(), "at": time.strftime("%FT%TZ", time.gmtime())}]}
-    )
+@dataclass(frozen=True)
+class Task:
+    """What one command asks of a run: to train it up to a milestone and to publish that."""
+
+    identity: dict
+    data: Path
+    folder: Path  # the run's
+    machine: Machine
+    kimg: int
+    publish: list[int]  # milestones on the way
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def images(self) -> int:
+        """The images to see."""
+        batch = self.identity["training"]["batch"]
+        return _steps(self.kimg, batch) * batch
+
+    def is_reached(self) -> bool:
+        """Whether the milestone is there, be it that a training goes on beyond it."""
+        return milestone.exists(_milestone_folder(self.state, self.kimg))
+
+    def deliver(self) -> None:
+        """Copy the milestone to where the workflow expects it."""
+        milestone.publish(_milestone_folder(self.state, self.kimg), self.folder / str(self.kimg))
+
+    def refuse_what_has_passed(self) -> None:
+        """Raise :class:`UserError` where the run is beyond a milestone that was not published."""
+        images = state.Checkpoints(self.state).images()
+        if images > self.images:
+            raise UserError(
+                f"{self.folder} has already seen {images} images, so its weights at {self.kimg} kimg are gone; "
+                f"ask for a later milestone, or start over by deleting {self.folder}"
+            )
+
+    def refuse_uneven(self, ranks: int) -> None:
+        """Raise :class:`UserError` where a batch cannot be shared by so many ranks."""
+        _microbatch(self.identity["training"]["batch"], ranks, self.machine.microbatch)
+
+    def prepare(self) -> None:
+        """Make the state ready for a leg; for the holder of the lock, before ranks train."""
+        state.Checkpoints(self.state).tidy()
+        self.refuse_what_has_passed()
+        state.begin_leg(self.state, self.identity)
+
+    def train(self, rank: Rank) -> int | None:
+        """This rank's part; returns the signal that ended it before the milestone."""
+        kimgs = sorted({0, self.kimg, *self.publish})  # 0 can be published at no other time
+        return Trainer(rank, self.identity, self.state, self.machine).run(self.data, self.kimg, kimgs)
 
 
 def _arguments() -> Namespace:
@@ -274,7 +316,7 @@ def _arguments() -> Namespace:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--milestone", type=natural, required=True, metavar="KIMG", help="train until here")
     parser.add_argument("--publish", type=natural, nargs="*", default=[], metavar="KIMG", help="milestones on the way")
-    parser.add_argument("--ranks", type=positive, default=1, help="processes on this machine")
+    launch.add_arguments(parser)
     parser.add_argument("--microbatch", type=positive, help="images a rank takes at a time (default: its whole share)")
     parser.add_argument("--workers", type=natural, default=0, help="loader processes a rank")
     parser.add_argument("--compile", action="store_true", help="compile the network where a compiler is found")
@@ -286,7 +328,6 @@ def _arguments() -> Namespace:
 
 def main() -> None:
     arguments = _arguments()
-    folder, target = arguments.run / "state", arguments.milestone
     run_identity = identity(arguments.spec, tars.read_manifest(arguments.data))
     machine = Machine(
         arguments.microbatch,
@@ -296,36 +337,8 @@ def main() -> None:
         arguments.checkpoint_minutes,
         arguments.stage_to / run_identity["data_sha256"] if arguments.stage_to else None,
     )
-    kimgs = sorted({0, target, *arguments.publish})  # 0 can be published at no other time
-
-    def train_here() -> None:
-        with cluster.join() as rank:
-            Trainer(rank, run_identity, folder, machine).run(arguments.data, target, kimgs)
-
-    if cluster.is_rank():
-        return train_here()
-    reached = _milestone_folder(folder, target)
-    # A milestone that the training of a later one passes is published at once, while that one goes on.
-    with state.lock(folder / "lock", unless=lambda: milestone.exists(reached)) as held:
-        state.claim(folder, run_identity)
-        if held and not milestone.exists(reached):
-            state.Checkpoints(folder).tidy()
-            _refuse_what_has_passed(folder, target, run_identity["training"]["batch"])
-            _leg(folder, run_identity)
-            if arguments.ranks == 1:
-                train_here()
-            elif status := cluster.local(arguments.ranks, cluster.this_command()):
-                sys.exit(status)
-        milestone.publish(reached, arguments.run / str(target))
-
-
-def _refuse_what_has_passed(folder: Path, target: int, batch: int) -> None:
-    images = state.Checkpoints(folder).images()
-    if images > _steps(target, batch) * batch:
-        raise UserError(
-            f"{folder.parent} has already seen {images} images, so its weights at {target} kimg are gone; "
-            f"ask for a later milestone, or start over by deleting {folder.parent}"
-        )
+    task = Task(run_identity, arguments.data, arguments.run, machine, arguments.milestone, arguments.publish)
+    launch.launch(task, arguments)
 
 
 if __name__ == "__main__":
