@@ -13,7 +13,7 @@ import re
 import sys
 import time
 import uuid
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -44,10 +44,20 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--gpus", type=natural, default=0, help="slurm: GPUs a node, each with a rank of its own")
     parser.add_argument("--cpus", type=natural, default=0, help="slurm: CPUs a rank")
     parser.add_argument("--memory", default="", help="slurm: memory a node, as sbatch takes it")
-    parser.add_argument("--hours", type=float, default=24, help="slurm: time limit; the training goes on beyond it")
+    parser.add_argument("--hours", type=_hours, default=24, help="slurm: time limit; the training goes on beyond it")
     parser.add_argument("--sbatch", default="", metavar="'KEY=VALUE …'", help="slurm: further options of sbatch")
     parser.add_argument("--setup", default="", metavar="LINE", help="slurm: shell line run before the ranks start")
     parser.add_argument("--detach", action="store_true", help="slurm: leave the job alone once it is submitted")
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0
+    if not hours > 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of hours")
+    return hours
 
 
 def launch(task: "Task", arguments: Namespace) -> None:
