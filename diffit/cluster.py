@@ -96,6 +96,11 @@ def join() -> Iterator[Rank]:
         dist.init_process_group(backend, rank=index, world_size=world, device_id=bound, timeout=PATIENCE)
     try:
         yield Rank(index, world, device, local_index)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        said = str(error).splitlines()[0]
+        raise UserError(f"rank {index} has lost another rank, which says why if it was not killed ({said})") from None
     finally:
         if world > 1:
             dist.destroy_process_group()

@@ -1,5 +1,9 @@
 """What changes the fingerprint of a verb and what does not, on a small package of its own."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from conftest import REPOSITORY
 
@@ -154,3 +158,22 @@ def test_a_syntax_error_names_the_file(package):
 def test_each_bookkeeping_module_exists():
     paths = [REPOSITORY.joinpath(*name.split(".")) for name in BOOKKEEPING]
     assert [path for path in paths if not (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())] == []
+
+
+def test_a_copy_of_the_package_runs_by_itself_and_knows_its_commit(tmp_path):
+    folder = module.copy(tmp_path / "code")
+    assert module.copy(tmp_path / "code") == folder  # the same content is copied once
+    assert [path.name for path in (tmp_path / "code").iterdir()] == [folder.name]
+    say = "from diffit import fingerprint as f; print(f.PACKAGE, f.commit(), f.fingerprint(['diffit.train']))"
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", say], env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == [str(folder / "diffit"), module.commit(), fingerprint(["diffit.train"])]
+
+
+def test_another_content_is_another_copy(package, tmp_path):
+    before = module.copy(tmp_path / "code")
+    package.edit("verb.py", "# A comment.", "# Another one.")  # the fingerprint stays
+    after = module.copy(tmp_path / "code")
+    assert after != before and (before / "diffit/verb.py").read_text() == VERB

@@ -1,5 +1,6 @@
 """Training: interrupted in every way and still the same bits; refusals; milestones."""
 
+import json
 import os
 import signal
 import time
@@ -362,3 +363,36 @@ def test_without_a_warm_up_the_first_step_learns_already():
     settings = {"learning_rate": 0.1, "warmup_kimg": 0}
     assert _learning_rate(settings, 0) == 0.1
     assert _learning_rate({**settings, "warmup_kimg": 2}, 500) == 0.025
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_training_whose_lock_another_took_ends_with_one_sentence_and_writes_nothing_more(training, ranks):
+    run = training()
+    process = run.start(1000, "--ranks", str(ranks), *EVERY_STEP)
+    wait_for_images(run, process, 100)
+    path = run.folder / "state/lock"
+    other = json.dumps({"host": "elsewhere", "pid": 1, "started": "0", "job": None, "start": 0})
+    path.write_text(other)
+    process.wait(60)
+    before = run.checkpoints()
+    _, message = process.communicate()
+    assert process.returncode == 1 and "has lost the lock" in message and "Traceback" not in message
+    assert path.read_text() == other
+    assert run.checkpoints() == before and all(files.verify(path) for path in before)
+
+
+def test_a_leg_is_recorded_with_its_code_its_time_and_the_job_around_it(training, monkeypatch):
+    run = training()
+    assert run.run(1).status == 0
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert run.run(2).status == 0
+    legs = files.read_json(run.folder / "state/legs.json", "")["legs"]
+    assert [leg["job"] for leg in legs] == [None, "7"]
+    assert legs[0]["code"] == legs[1]["code"] and legs[0]["at"] <= legs[1]["at"]
+
+
+def test_a_job_asked_for_where_there_is_no_slurm_is_refused(training, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ended = training().run(1, "--launcher", "slurm")
+    assert ended.status == 1
+    assert "error: sbatch is not on this machine" in ended.message and "Traceback" not in ended.message
