@@ -28,7 +28,6 @@ log = logging.getLogger("diffit")
 SACCT_FIELDS = ("JobID", "JobName", "State", "ElapsedRaw", "CPUTimeRAW", "AllocTRES", "MaxRSS")
 SACCT_SECONDS = 120
 NUMBERS = ("gpu_hours", "cpu_hours", "elapsed_hours", "max_memory_gib")
-DIGITS = {"gpu_hours": 2, "cpu_hours": 2, "elapsed_hours": 2, "max_memory_gib": 1}
 
 
 @dataclass(frozen=True)
@@ -201,14 +200,18 @@ def _notes(
 def markdown(frame: pd.DataFrame) -> str:
     """The table for people, with gaps as dashes."""
     shown = frame.drop(columns="note").astype(object)
-    for name, digits in DIGITS.items():
-        shown[name] = [value if pd.isna(value) else f"{value:,.{digits}f}" for value in frame[name].astype(float)]
+    for name in NUMBERS:
+        shown[name] = [value if pd.isna(value) else _number(value) for value in frame[name].astype(float)]
     shown = shown.assign(note=frame["note"]).where(frame.notna(), "–")
     return (
         f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
         "Hours are those of all starts of all jobs added up, from sacct; GPUs and CPUs count as allocated. "
         "max_memory_gib is that of the largest task. Data that several runs share are counted in the table of each.\n"
     )
+
+
+def _number(value: float) -> str:
+    return "< 0.01" if 0 < value < 0.01 else f"{value:,.2f}"
 
 
 def account(stages: Sequence[Made]) -> pd.DataFrame:
@@ -220,7 +223,7 @@ def account(stages: Sequence[Made]) -> pd.DataFrame:
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             failure = f"sacct could not be asked ({said[-1].removeprefix('sacct: ')})"
-            log.warning("warning: %s; ask again with: snakemake --forcerun cost", failure)
+            log.warning("warning: %s; ask again later: snakemake --forcerun cost GOAL", failure)
     return table(stages, found, failure)
 
 
