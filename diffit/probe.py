@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from diffit import files
@@ -20,8 +21,11 @@ from diffit.cli import Parser, run
 from diffit.findings import Finding, ok, warning, wrong
 from diffit.queues import Request, SlurmError, ask
 
+JOB_MINUTES = 5
 CLOCK_SECONDS = 5
 POLL_SECONDS = 1
+# Options of a request that a probe does not need; constraints and QOS it keeps.
+LARGE = ("--mem", "--cpus", "--ntasks")
 # What SLURM calls a job that has not ended.
 UNFINISHED = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED")
 
@@ -55,9 +59,8 @@ def check(request: Request, results: Path, patience: float) -> list[Finding]:
 
 def _submit(request: Request, folder: Path) -> str:
     command = f"{shlex.quote(sys.executable)} -m diffit.probe {shlex.quote(str(folder))}"
-    small = Request(
-        request.partition, request.account, 1, min(1, request.gpus), request.gpu_type, 5, (),
-    )  # fmt: skip
+    kept = tuple(option for option in request.extra if not option.startswith(LARGE))
+    small = replace(request, nodes=1, gpus=min(1, request.gpus), minutes=JOB_MINUTES, extra=kept)
     log = ["--job-name=diffit-preflight", f"--output={folder}/log", f"--chdir={Path.cwd()}"]
     setup = f"{request.setup}\n" if request.setup else ""
     return ask("sbatch", "--parsable", *small.options(), *log, "--wrap", setup + command).strip().split(";")[0]

@@ -88,7 +88,8 @@ def requests(jobs: Iterable[Job]) -> dict[Request, list[str]]:
 
 def _of_training(given: Mapping) -> Request:
     """The resources of rule train, see workflow/rules/train.smk; its CPUs are those of a rank, one rank a GPU."""
-    extra = [f"--{option}" for option in shlex.split(str(given.get("sbatch", "")))]
+    further = (option.lstrip("-").partition("=") for option in shlex.split(str(given.get("sbatch", ""))))
+    extra = [f"--{name.replace('_', '-')}{equals}{value}" for name, equals, value in further]
     gpus = int(given.get("gpus", 0))
     extra += [f"--ntasks-per-node={max(1, gpus)}"]
     extra += [f"--cpus-per-task={given['cpus']}"] if given.get("cpus") else []

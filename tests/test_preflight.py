@@ -39,7 +39,8 @@ def test_requests_are_those_of_the_plugin_and_of_the_training():
     common = {"slurm_partition": "low", "slurm_account": "lab", "mem_mb": 1000}
     train = {
         "launcher": "slurm", "partition": "high", "account": "lab", "nodes": 2, "gpus": 8, "cpus": 4, "hours": 24,
-        "memory": "100G", "sbatch": "qos=long constraint='a100&ib'", "setup": "module load cuda",
+        "memory": "100G", "sbatch": "--qos=long constraint='a100&ib' mail_type=END exclusive",
+        "setup": "module load cuda",
     }  # fmt: skip
     jobs = [
         Job("shard", {}, {**common, "runtime": 30}),
@@ -56,7 +57,8 @@ def test_requests_are_those_of_the_plugin_and_of_the_training():
     assert "--gres=gpu:a100:1" in of_sample.options() and "--gres=gpu:2" in of_measure.options()
     assert of_training.options() == [
         "--partition=high", "--account=lab", "--nodes=2", "--gres=gpu:8", "--time=1440", "--qos=long",
-        "--constraint=a100&ib", "--ntasks-per-node=8", "--cpus-per-task=4", "--mem=100G",
+        "--constraint=a100&ib", "--mail-type=END", "--exclusive", "--ntasks-per-node=8",
+        "--cpus-per-task=4", "--mem=100G",
     ]  # fmt: skip
     assert of_training.trains and of_training.setup == "module load cuda"
 
