@@ -8,14 +8,22 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY
 
 from diffit import admission, probe, queues
 from diffit.queues import Request, Site
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def here(cluster, monkeypatch):
+    """SLURM's commands in this process reach the test cluster."""
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, cluster.environment[name])
+
 
 @pytest.fixture
-def site(cluster) -> Site:
+def site() -> Site:
     return queues.read()
 
 
@@ -121,7 +129,7 @@ def write_profile(folder: Path, asked: Request) -> Path:
         },
         "set-resources": {
             "sample": {"gres": "'gpu:1'"},
-            "train": {"launcher": "slurm", **place, "gpus": 8, "hours": 1},
+            "train": {"launcher": "slurm", **place, "gpus": 4, "hours": 1},
         },
     }  # fmt: skip
     folder.mkdir()
@@ -143,7 +151,7 @@ def test_the_command_says_all_of_it_and_fails_where_something_is_wrong(request_h
     for words in (
         "reads and writes",
         "the account",
-        "with 8 GPUs",
+        "with 4 GPUs",
         "SLURM would take",
         "are free under",
         "digits comes",
