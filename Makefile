@@ -33,6 +33,10 @@ demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
 plan: $(INSTALLED) ## what GOAL=… (or all) still needs: jobs, GPU-hours, disk, wall time; OPTIONS="--gpus 16 …"
 	@$(BIN)/python -m diffit.plan --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
+preflight: PROFILE = slurm
+preflight: $(INSTALLED) ## whether GOAL=… (or all) can be made on this cluster; OPTIONS="--no-probe …"
+	@$(BIN)/python -m diffit.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
+
 test: $(INSTALLED) ## the tests, within 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -61,4 +65,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo plan test test-slow bench report accept lint format
+.PHONY: help install demo plan preflight test test-slow bench report accept lint format

@@ -39,7 +39,7 @@ _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")  # no dots, no slashes, and no "
 _PIECE = re.compile(r"(\d+)-of-(\d+)")
 _NPY_HEADER = 10  # bytes of magic, version and length in front of an .npy header
 _OF_ONE_PIECE = ("file", "sha256", "bytes", "count")
-_OF_ONE_JOB = ("made_by", "slurm_job_id")
+_OF_ONE_JOB = ("made_by", "job")
 
 
 def piece_number(path: Path) -> tuple[int, int]:

@@ -192,11 +192,32 @@ def data_features(wildcards):
     return f"results/data/{run(wildcards.run)['dataset']}/features/{wildcards.protocol}/manifest.json"
 
 
-# The scores that a run's result shows: its last milestone and, where the run asks for it, the untrained network.
-def result_scores(wildcards):
+# What a run's result shows: its last milestone and, where the run asks for it, the untrained network.
+def result_sets(wildcards):
     described = run(wildcards.run)
     kimgs = dict.fromkeys([last_milestone(wildcards.run)] + [0] * ("untrained" in described["baselines"]))
-    return [f"results/scores/{wildcards.run}/{kimg}/{described['sampler']}/{PROTOCOL}.json" for kimg in kimgs]
+    return [f"{wildcards.run}/{kimg}/{described['sampler']}" for kimg in kimgs]
+
+
+def result_scores(wildcards):
+    return [f"results/scores/{images}/{PROTOCOL}.json" for images in result_sets(wildcards)]
+
+
+# The records that name the jobs behind a result, by stage; data that several results share count in each.
+def result_jobs(wildcards):
+    described = run(wildcards.run)
+    data, vaes = f"data/{described['dataset']}", [described["vae"], sampler(described["sampler"]).get("decoder")]
+    sets = [f"samples/{images}" for images in result_sets(wildcards)]
+    latents = [f"latents/{described['dataset']}/{described['vae']}"] if described["vae"] else []
+    trained = "weights" not in described
+    return [
+        f"shard=results/{data}/manifest.json",
+        *(f"vae=results/vaes/{name}/vae.json" for name in dict.fromkeys(filter(None, vaes))),
+        *(f"encode=results/{folder}/manifest.json" for folder in latents if trained),
+        *([f"train=results/runs/{wildcards.run}/state/legs.json"] if trained else []),
+        *(f"sample=results/{images}/manifest.json" for images in sets),
+        *(f"measure=results/{images}/features/{PROTOCOL}/manifest.json" for images in [data, *sets]),
+    ]
 
 
 # What the result file says about the run beside its scores.
