@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffit import draws, loader, tars, vae
+from diffit import draws, loader, precision, tars, vae
 from diffit.cli import Parser, UserError, json_argument, progress, run
+from diffit.images import values
 
 log = logging.getLogger("diffit")
 
@@ -60,7 +61,7 @@ def _batches(pixels: Tensor, spec: dict) -> Iterator[Tensor]:
     for step in range(spec["steps"]):
         epoch, place = divmod(step, len(pixels) // batch)
         chosen = draws.epoch_order(spec["seed"], epoch, len(pixels))[place * batch : (place + 1) * batch]
-        yield loader.values(pixels[torch.from_numpy(chosen)])
+        yield values(pixels[torch.from_numpy(chosen)])
 
 
 def _loss(model: nn.Module, images: Tensor, kl_weight: float) -> Tensor:
@@ -78,7 +79,7 @@ def _measured(model: nn.Module, pixels: Tensor) -> tuple[float, float]:
     device = next(model.parameters()).device
     squares, total, second, count, errors = 0.0, 0.0, 0.0, 0, 0
     for chunk in pixels.split(CHUNK):
-        images = loader.values(chunk).to(device)
+        images = values(chunk).to(device)
         posterior = model.encode(images).latent_dist
         mean = posterior.mean.double()
         total += mean.sum().item()
@@ -99,7 +100,8 @@ def main() -> None:
     arguments = parser.parse_args()
     spec = arguments.spec
     if spec["kind"] == "trained":
-        train(spec, arguments.data, arguments.out)
+        with precision.float32():
+            train(spec, arguments.data, arguments.out)
     elif spec["path"]:
         vae.fetch(str(Path(spec["path"]).expanduser()), None, spec["scale"], arguments.out)
     else:

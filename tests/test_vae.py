@@ -8,11 +8,12 @@ from conftest import SMALL_VAE
 
 from diffit import files, loader, train_vae, vae
 from diffit.cli import UserError
+from diffit.images import values
 
 
 @pytest.fixture
 def images(labelled):
-    return loader.values(loader.decoded(labelled)[0][:64])
+    return values(loader.decoded(labelled)[0][:64])
 
 
 def test_the_scale_makes_the_latents_of_the_data_one_in_deviation(small_vae, images):
@@ -32,7 +33,7 @@ def test_scaled_latents_are_decoded_to_what_the_network_gives_for_unscaled_ones(
 
 def test_the_psnr_in_the_record_is_that_of_the_images_given_back(small_vae, labelled):
     loaded = vae.load(small_vae)
-    images = loader.values(loader.decoded(labelled)[0])
+    images = values(loader.decoded(labelled)[0])
     given_back = loaded.decode(loaded.moments(images)[:, 0] * loaded.facts["scale"]).clamp(-1, 1)
     error = ((given_back - images) ** 2).mean()
     record = files.read_json(small_vae / "vae.json", "")

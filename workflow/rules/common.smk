@@ -70,10 +70,13 @@ def inception_spec(wildcards):
     return canonical({"source": "inception", **config["inception"]})
 
 
-# What a run is. Milestones, samplers and baselines are no part of it: they may change while it trains.
+# What a run is. Milestones, samplers and baselines are no part of it: they may change while it trains. The VAE's entry is
+# one, wherever its files lie: another VAE would be noticed by its hash only after the outputs of the old one are deleted.
 def run_spec(wildcards):
     described = run(wildcards.run)
     spec = {key: described[key] for key in ("dataset", "seed", "net", "process", "training")}
+    if described["vae"]:
+        spec["vae_spec"] = {key: value for key, value in vae(described["vae"]).items() if key != "path"}
     refuse_another_run(wildcards.run, spec)
     return canonical(spec)
 
@@ -139,13 +142,20 @@ def sampler_spec(wildcards):
     return canonical({key: value for key, value in sampler(wildcards.sampler).items() if key != "pieces"})
 
 
-def code(*modules):
-    return fingerprint([f"diffit.{module}" for module in modules])
+def code(*modules, without=()):
+    return fingerprint([f"diffit.{module}" for module in modules], without)
 
 
+# Samples of an image-space run pass through no VAE.
 def sampling_code(wildcards):
     described = run(wildcards.run)
-    return code("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
+    parts = ("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
+    return code(*parts, without=() if described["vae"] else ("diffit.vae",))
+
+
+# A published VAE is taken over and not trained.
+def vae_code(wildcards):
+    return code("train_vae" if vae(wildcards.vae)["kind"] == "trained" else "vae")
 
 
 # When a folder of pictures last changed, so that a picture added or removed is noticed. For one that is gone, when it

@@ -11,7 +11,7 @@ rule vae:
     params:
         spec=vae_spec,
         data=lambda wildcards, input: shlex.quote(str(Path(input.data).parent)) if input.data else "",
-        code=code("train_vae"),
+        code=vae_code,
     message:
         "Provide the VAE {wildcards.vae}"
     shell:
