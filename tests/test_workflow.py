@@ -312,6 +312,11 @@ def test_an_edit_of_the_network_reruns_sampling_and_never_training(done):
         assert done.plan() == SAMPLE_AGAIN
 
 
+def test_an_edit_of_the_vae_code_reruns_nothing_of_an_image_space_run(done):
+    with done.source(("vae.py", "end", "\nEDITED = True\n")):
+        assert done.plan() == {}
+
+
 def test_an_edit_of_the_score_code_scores_again(done):
     with done.source(("score.py", "end", "\nEDITED = True\n")):
         assert done.plan() == {"score": 1, "tabulate": 1}
