@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parent
 
 # Modules that move, name or check results and compute none of them: an edit there reruns nothing.
 BOOKKEEPING = frozenset(
-    f"diffit.{name}" for name in ["cli", "config", "cluster", "files", "fingerprint", "journal", "state", "tars"]
+    f"diffit.{name}"
+    for name in ["cli", "config", "consistency", "cluster", "files", "fingerprint", "journal", "state", "tars"]
 ) | {"diffit", "diffit.nets", "diffit.process"}
 
 

@@ -118,7 +118,7 @@ def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict
     from diffusers import AutoencoderKL
 
     try:
-        model = AutoencoderKL.from_pretrained(source, revision=revision)
+        model = AutoencoderKL.from_pretrained(source, revision=revision, low_cpu_mem_usage=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -128,6 +128,14 @@ def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict
     twin = build(_shape(model))
     if (unlike := _differing(model, twin)) is not None:
         raise UserError(f"the VAE {source} is no plain AutoencoderKL ({unlike}); use one of stabilityai/sd-vae-ft-*")
+    if scale != model.config.scaling_factor:
+        raise UserError(
+            f"the VAE {source} was published with the scale {model.config.scaling_factor}, and the config says "
+            f"{scale}; correct scale: in the VAE's config"
+        )
+    for key in ("shift_factor", "latents_mean", "latents_std"):
+        if getattr(model.config, key, None) is not None:
+            raise UserError(f"the VAE {source} has a {key}, which nothing here applies; use one without")
     return write(folder, model, scale, source=source, revision=revision)
 
 

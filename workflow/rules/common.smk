@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffit.cli import UserError
 from diffit.config import lookup, refuse_changes, shared_part, validate
+from diffit.consistency import check_sampler
 from diffit.files import canonical, modified, read_json
 from diffit.fingerprint import fingerprint
 
@@ -29,19 +30,20 @@ PROTOCOL = "clean"
 if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-# Not Snakemake's WorkflowError, which buries the sentence under places in the rules.
-try:
-    validate(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
-except UserError as error:
-    sys.exit(f"error: {error}")
+
+def or_one_sentence(look, *arguments):
+    """What ``look`` returns; a user's mistake ends here, and is not buried under places in the rules."""
+    try:
+        return look(*arguments)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def entry(section, kind, name):
-    """One entry of the configuration, or one sentence about the name that is not there."""
-    try:
-        return lookup(config[section], kind, name)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    return or_one_sentence(lookup, config[section], kind, name)
+
+
+or_one_sentence(validate, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 
 
 def dataset(name):
@@ -74,6 +76,10 @@ def inception_spec(wildcards):
 # one, wherever its files lie: another VAE would be noticed by its hash only after the outputs of the old one are deleted.
 def run_spec(wildcards):
     described = run(wildcards.run)
+    if "weights" in described:
+        sys.exit(
+            f"error: the weights of {wildcards.run} are published ones, so there is nothing to train; ask for released"
+        )
     spec = {key: described[key] for key in ("dataset", "seed", "net", "process", "training")}
     if described["vae"]:
         spec["vae_spec"] = {key: value for key, value in vae(described["vae"]).items() if key != "path"}
@@ -87,11 +93,8 @@ def refuse_another_run(name, spec):
     begun = folder / "state/run.json"
     if not begun.exists():
         return
-    try:
-        before = read_json(begun, remedy=f"restore it, or start over by deleting {folder}")
-        refuse_changes(folder, shared_part(before, spec), spec)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    before = or_one_sentence(read_json, begun, f"restore it, or start over by deleting {folder}")
+    or_one_sentence(refuse_changes, folder, shared_part(before, spec), spec)
 
 
 # What it trains on: images, or their latents.
@@ -115,6 +118,8 @@ def sample_decoder(wildcards):
 # Published weights, and the network that they are for.
 def release_spec(wildcards):
     described = run(wildcards.run)
+    if "weights" not in described:
+        sys.exit(f"error: {wildcards.run} trains its weights, none are released; ask for one of its milestones")
     spec = {key: described[key] for key in ("dataset", "net", "process", "weights")}
     return canonical({**spec, "resolution": dataset(described["dataset"])["resolution"]})
 
@@ -138,8 +143,12 @@ def run_milestones(wildcards):
     return " ".join(str(kimg) for kimg in run(wildcards.run)["milestones"])
 
 
+# A target may name any sampler beside the run's own.
 def sampler_spec(wildcards):
-    return canonical({key: value for key, value in sampler(wildcards.sampler).items() if key != "pieces"})
+    run(wildcards.run)
+    described = sampler(wildcards.sampler)
+    or_one_sentence(check_sampler, config, wildcards.run, wildcards.sampler)
+    return canonical({key: value for key, value in described.items() if key != "pieces"})
 
 
 def code(*modules, without=()):
@@ -220,7 +229,9 @@ def result_curve(wildcards):
     return [] if "weights" in run(wildcards.run) else f"results/{wildcards.run}_curve.png"
 
 
-def result_weights(wildcards):
+def trained_weights(wildcards):
+    if "weights" in run(wildcards.run):
+        sys.exit(f"error: the weights of {wildcards.run} are published ones, without a training curve")
     return f"results/runs/{wildcards.run}/{last_milestone(wildcards.run)}/ema.safetensors"
 
 
