@@ -105,8 +105,12 @@ def run_data(wildcards):
     return f"results/data/{described['dataset']}/manifest.json"
 
 
-def run_vae(wildcards):
-    return f"results/vaes/{run(wildcards.run)['vae']}/vae.json"
+# Of a run with published weights: whose latents they are for.
+def release_vae(wildcards):
+    described = run(wildcards.run)
+    if "weights" not in described:
+        sys.exit(f"error: {wildcards.run} trains its weights, none are released; ask for one of its milestones")
+    return f"results/vaes/{described['vae']}/vae.json"
 
 
 # What samples are decoded with: nothing, where they are images already.
@@ -118,8 +122,6 @@ def sample_decoder(wildcards):
 # Published weights, and the network that they are for.
 def release_spec(wildcards):
     described = run(wildcards.run)
-    if "weights" not in described:
-        sys.exit(f"error: {wildcards.run} trains its weights, none are released; ask for one of its milestones")
     spec = {key: described[key] for key in ("dataset", "net", "process", "weights")}
     return canonical({**spec, "resolution": dataset(described["dataset"])["resolution"]})
 

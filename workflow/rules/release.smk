@@ -1,6 +1,6 @@
 rule release:
     input:
-        run_vae,
+        release_vae,
     output:
         weights="results/runs/{run}/released/ema.safetensors",
         record="results/runs/{run}/released/config.json",
