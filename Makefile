@@ -38,10 +38,13 @@ preflight: $(INSTALLED) ## whether GOAL=… (or all) can be made on this cluster
 	@$(BIN)/python -m diffit.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
 test: $(INSTALLED) ## the tests, within 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not slurm"
 
 test-slow: $(INSTALLED) ## tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+test-slurm: $(INSTALLED) ## on a real SLURM of two nodes, started for it: as root, within 20 minutes on 2 cores
+	$(BIN)/python -m pytest -m slurm
 
 bench: $(INSTALLED) ## speed, two ways side by side
 	@for bench in $(sort $(filter-out timing network,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
@@ -65,4 +68,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo plan preflight test test-slow bench report accept lint format
+.PHONY: help install demo plan preflight test test-slow test-slurm bench report accept lint format

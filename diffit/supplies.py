@@ -23,7 +23,7 @@ def check(jobs: Iterable[Job], config: dict) -> list[Finding]:
             found += _dataset(job.wildcards["dataset"], config["datasets"])
         elif job.rule == "download_inception":
             found += _inception(config["inception"])
-        elif job.rule == "vae" and config["vaes"][job.wildcards["vae"]]["kind"] == "published":
+        elif job.rule == "vae":
             name = job.wildcards["vae"]
             described = config["vaes"][name]
             found += _published(f"VAE {name}", f"vaes.{name}.path", described, described["repository"])

@@ -320,6 +320,11 @@ def test_an_edit_of_the_network_reruns_sampling_and_never_training(done):
         assert done.plan() == SAMPLE_AGAIN
 
 
+def test_an_edit_of_the_vae_code_reruns_nothing_of_an_image_space_run(done):
+    with done.source(("vae.py", "end", "\nEDITED = True\n")):
+        assert done.plan() == {}
+
+
 def test_an_edit_of_the_score_code_scores_again(done):
     with done.source(("score.py", "end", "\nEDITED = True\n")):
         assert done.plan() == SCORE_AGAIN
@@ -511,14 +516,33 @@ def test_a_mistake_in_the_config_is_one_sentence(done, edit, sentence):
     [
         ("results/tinny_fid.csv", "error: there is no run 'tinny' in the config; did you mean 'tiny'?"),
         ("results/scores/tiny/1/shorty/clean.json", "error: there is no sampler 'shorty' in the config"),
+        (
+            "results/scores/tiny/1/ancestral/clean.json",
+            "error: config: runs.tiny cannot be sampled with samplers.ancestral: its kind is 'ddpm', and",
+        ),
+        ("results/runs/tiny/released/ema.safetensors", "error: tiny trains its weights, none are released; ask for"),
+        ("results/runs/taken/1/ema.safetensors", "error: the weights of taken are published ones, so there is nothing"),
+        ("results/taken_curve.png", "error: the weights of taken are published ones, without a training curve"),
     ],
 )
-def test_an_unknown_name_in_a_target_is_one_sentence(done, target, sentence):
-    ended = done.run(target)
+def test_a_target_that_cannot_be_made_is_one_sentence(done, target, sentence):
+    with done.config() as config:
+        config["samplers"]["ancestral"] = {"kind": "ddpm", "steps": 3, "images": 32, "pieces": 1}
+        config["runs"]["taken"] = {
+            "dataset": "pictures",
+            "vae": "published",
+            "net": {"kind": "latent", "patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2},
+            "process": {"kind": "ddpm"},
+            "weights": {"repository": "someone/something", "file": "weights.safetensors", "classes": 0},
+            "sampler": "ancestral",
+        }
+        config["vaes"] = {"published": {}}
+        config.save()
+        ended, again = done.run(target), done.run(target)
     assert ended.status != 0
     assert ended.text.splitlines()[-1].startswith(sentence)
     assert "Traceback" not in ended.text
-    assert done.run(target).text.splitlines()[-1].startswith(sentence)  # and no lock stays behind
+    assert again.text.splitlines()[-1].startswith(sentence)  # and no lock stays behind
 
 
 def test_a_missing_and_an_empty_folder_are_one_sentence_each_and_keep_earlier_results(fork, tmp_path):

@@ -24,7 +24,7 @@ rule tabulate:
 
 rule curve:
     input:
-        result_weights,
+        trained_weights,
     output:
         report("results/{run}_curve.png", category="{run}", caption="../report/curve.rst"),
     log:
