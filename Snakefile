@@ -12,6 +12,12 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
+# What a killed Snakemake left in the queue would write beside the jobs of this one; the folder's lock says it is dead.
+onstart:
+    cancel_orphans()
+    refuse_endless_arrays()
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/shard.smk"

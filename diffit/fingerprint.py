@@ -32,6 +32,8 @@ BOOKKEEPING = frozenset(
         "journal",
         "launch",
         "lock",
+        "orphans",
+        "queues",
         "slurm",
         "state",
         "tars",
@@ -50,9 +52,8 @@ def fingerprint(modules: Iterable[str], without: Iterable[str] = ()) -> str:
         name = pending.pop()
         if name in seen or name in left_out:
             continue
-        tree = _syntax(name)
-        seen[name] = ast.dump(tree)
-        pending += _imports(tree)
+        seen[name], imported = _read(name)
+        pending += imported
     text = "\n".join(f"{name} {seen[name]}" for name in sorted(seen))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -89,14 +90,15 @@ def copy(folder: Path) -> Path:
 
 
 @cache
-def _syntax(name: str) -> ast.Module:
+def _read(name: str) -> tuple[str, list[str]]:
+    """The hash of a module's syntax tree, and the modules of this package that it imports."""
     path = PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
     tree = ast.parse(path.read_text(), filename=str(path))
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    return tree
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), _imports(tree)
 
 
 def _imports(tree: ast.Module) -> list[str]:

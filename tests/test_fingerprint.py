@@ -47,7 +47,7 @@ class Package:
         self.write(name, text.replace(old, new))
 
     def fingerprint(self, *verbs: str) -> str:
-        module._syntax.cache_clear()  # each process reads a module once; here edits come in between
+        module._read.cache_clear()  # each process reads a module once; here edits come in between
         return fingerprint([f"diffit.{verb}" for verb in verbs])
 
 
@@ -61,7 +61,7 @@ def package(tmp_path, monkeypatch):
         made.write(name, text)
     monkeypatch.setattr(module, "PACKAGE", made.folder)
     yield made
-    module._syntax.cache_clear()
+    module._read.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ AccountingStoragePort={slurmdbd}
 AccountingStoragePass={folder}/munge.socket
 AccountingStorageEnforce=associations,limits
 AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
 JobCompType=jobcomp/none

@@ -2,8 +2,10 @@
 # A slice or a fingerprint that changes makes Snakemake run the stage again; whatever else changes does not.
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 
+from diffit import orphans
 from diffit.cli import UserError
 from diffit.config import lookup, refuse_changes, shared_part, validate
 from diffit.consistency import check_sampler
@@ -259,3 +261,23 @@ def trained_weights(wildcards):
 def result_samples(wildcards):
     described = run(wildcards.run)
     return f"results/samples/{wildcards.run}/{last_milestone(wildcards.run)}/{described['sampler']}/manifest.json"
+
+
+def cancel_orphans():
+    for job in orphans.cancel(Path.cwd()):
+        print(f"cancelled job {job} of a Snakemake that is gone", file=sys.stderr)
+
+
+# The plugin collects the jobs of a rule until all of them are ready, and forgets those that --jobs lets through before.
+def refuse_endless_arrays():
+    arrays = getattr(workflow.executor_settings, "array_jobs", None)
+    if not arrays:
+        return
+    chosen = arrays.replace(";", ",").replace(" ", "").split(",")
+    waiting = Counter(job.rule.name for job in workflow.dag.needrun_jobs() if not job.is_local)
+    for name, count in waiting.items():
+        if ("all" in chosen or name in chosen) and count > workflow.resource_settings.nodes:
+            sys.exit(
+                f"error: --slurm-array-jobs with {count} jobs of {name} and --jobs {workflow.resource_settings.nodes} "
+                f"would wait forever; give --jobs {count} or more, or no arrays"
+            )
