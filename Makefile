@@ -33,11 +33,18 @@ demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
 plan: $(INSTALLED) ## what GOAL=… (or all) still needs: jobs, GPU-hours, disk, wall time; OPTIONS="--gpus 16 …"
 	@$(BIN)/python -m diffit.plan --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
+preflight: PROFILE = slurm
+preflight: $(INSTALLED) ## whether GOAL=… (or all) can be made on this cluster; OPTIONS="--no-probe …"
+	@$(BIN)/python -m diffit.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
+
 test: $(INSTALLED) ## the tests, within 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not slurm"
 
 test-slow: $(INSTALLED) ## tests that take minutes each
 	$(BIN)/python -m pytest -m slow
+
+test-slurm: $(INSTALLED) ## on a real SLURM of two nodes, started for it: as root, within 20 minutes on 2 cores
+	$(BIN)/python -m pytest -m slurm
 
 bench: $(INSTALLED) ## speed, two ways side by side
 	@for bench in $(sort $(filter-out timing network,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
@@ -61,4 +68,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo plan test test-slow bench report accept lint format
+.PHONY: help install demo plan preflight test test-slow test-slurm bench report accept lint format

@@ -22,6 +22,7 @@ include: "workflow/rules/release.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/score.smk"
+include: "workflow/rules/cost.smk"
 include: "workflow/rules/tabulate.smk"
 
 

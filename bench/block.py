@@ -17,8 +17,7 @@ import torch.nn.functional as F
 
 from bench.network import DEVICE, HEADS, WIDTH, attention, gathered, reference
 from bench.timing import compare, note
-from diffit.nets.latent import constant_weights
-from diffit.nets.layers import TMSA, DiffiTTransformer
+from diffit.nets.layers import TMSA, DiffiTTransformer, constant_weights
 
 BATCH, GRID = 2, 32
 TOKENS = GRID**2

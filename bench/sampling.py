@@ -22,7 +22,8 @@ from torch import Tensor
 
 from bench.network import CHANNELS, DEPTH, DEVICE, latent, operations, reference
 from bench.timing import compare, note
-from diffit.nets.latent import LatentConfig, LatentDiffiT, constant_weights
+from diffit.nets.latent import LatentConfig, LatentDiffiT
+from diffit.nets.layers import constant_weights
 from diffit.process.ddpm import DDPM, evenly_spaced
 from diffit.process.guidance import Guidance, Predict
 

@@ -87,7 +87,7 @@ class Costs:
         self.unknown: set[str] = set()  # data sets of which nobody knows how many images they have
         self.models = {
             "shard": self.shard,
-            "vae": self.vae,
+            "train_vae": self.train_vae,
             "encode": self.encode,
             "train": self.train,
             "sample": self.sample,
@@ -115,16 +115,14 @@ class Costs:
             costs.append(Cost(images, 0, tar_bytes(images, png, 1)))
         return costs
 
-    def vae(self, jobs: list[dict]) -> list[Cost]:
-        """A trained VAE's training; a published one is downloaded."""
+    def train_vae(self, jobs: list[dict]) -> list[Cost]:
         costs = []
         for job in jobs:
             described = self.config["vaes"][job["vae"]]
-            if described["kind"] == "trained":
-                images = described["steps"] * described["batch"]
-                work = 3 * images * sum(self._autoencoder(job["vae"], described["dataset"]))
-                hours = self.gpu.hours(work, "float32", self.gpu.training)
-                costs.append(Cost(images, hours, self._decoded_bytes(described["dataset"])))
+            images = described["steps"] * described["batch"]
+            work = 3 * images * sum(self._autoencoder(job["vae"], described["dataset"]))
+            hours = self.gpu.hours(work, "float32", self.gpu.training)
+            costs.append(Cost(images, hours, self._decoded_bytes(described["dataset"])))
         return costs
 
     def encode(self, jobs: list[dict]) -> list[Cost]:

@@ -21,7 +21,7 @@ def draw_curve(name: str, log: list[dict], out: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     axes.plot(kimg, frame["loss"], color="0.75", linewidth=0.8, label="mean of 50 steps")
     axes.plot(kimg, frame["loss"].rolling(9, center=True, min_periods=1).median(), label="running median")
-    axes.set(xlabel="thousand images seen", ylabel="loss a pixel", yscale="log", title=f"Training of {name}")
+    axes.set(xlabel="thousand images seen", ylabel="loss a value", yscale="log", title=f"Training of {name}")
     axes.legend(frameon=False)
     with files.atomic(out) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

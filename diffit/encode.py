@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffit import files, loader, tars, vae
+from diffit import files, precision, tars, vae
 from diffit.cli import Parser, UserError, progress, run
 from diffit.config import difference
+from diffit.fingerprint import commit
+from diffit.images import values
 
 log = logging.getLogger("diffit")
 
@@ -45,7 +47,9 @@ def encode(source: Path, vae_folder: Path, out: Path) -> dict:
         return files.verify(out, tars.ANEW)
     encoder = vae.load(vae_folder).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     samples = progress(tars.read_piece_images(source, piece), total=piece["count"], desc="encode", unit="img")
-    record = tars.write_tar(out, _encoded(iter(samples), encoder, source), **facts)
+    made_by = {"commit": commit(), "device": str(encoder.device)}
+    with precision.float32():
+        record = tars.write_tar(out, _encoded(iter(samples), encoder, source), **facts, made_by=made_by)
     assert record["count"] == piece["count"], f"{out} has {record['count']} latents of {piece['count']} images"
     return record
 
@@ -67,7 +71,7 @@ def _encoded(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     while chunk := list(islice(samples, BATCH)):
         pixels = torch.from_numpy(np.stack([image for _key, image, _label in chunk])).permute(0, 3, 1, 2)
-        images = loader.values(pixels.contiguous().to(encoder.device))  # [B, 3, H, W]
+        images = values(pixels.contiguous().to(encoder.device))  # [B, 3, H, W]
         both = torch.stack([encoder.moments(images), encoder.moments(images.flip(3))], dim=1)  # [B, 2, 2, C, h, w]
         for (key, _image, label), moments in zip(chunk, _half(both), strict=True):
             if not np.isfinite(moments).all():

@@ -80,16 +80,22 @@ def sidecar(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
+def job() -> str | None:
+    """The SLURM job of this process as sacct takes it, ``123`` or, of an array, ``123_4``; None outside SLURM."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
 def seal(path: Path, written: Path | None = None, digest: str | None = None, **facts: object) -> dict:
-    """Write the sidecar of a finished file: its sha256, its size, ``facts``. Returns what was written.
+    """Write the sidecar of a finished file: its sha256, its size, ``facts``, its SLURM job. Returns what was written.
 
     With ``written``, the temporary file that is about to become ``path``: then the sidecar is there first, and
     a file that is there is always a sealed one. With ``digest``, its sha256 where it is known already.
     """
     content = written or path
-    record = {"file": path.name, "sha256": digest or sha256(content), "bytes": content.stat().st_size, **facts}
-    if job := os.environ.get("SLURM_JOB_ID"):
-        record["slurm_job_id"] = job
+    sealed = {"file": path.name, "sha256": digest or sha256(content), "bytes": content.stat().st_size}
+    record = {**sealed, **facts, "job": job()}
     write_json(sidecar(path), record)
     return record
 

@@ -24,6 +24,7 @@ BOOKKEEPING = frozenset(
     for name in (
         "cli",
         "config",
+        "consistency",
         "cluster",
         "files",
         "fingerprint",
@@ -38,15 +39,16 @@ BOOKKEEPING = frozenset(
 ) | {"diffit", "diffit.nets", "diffit.process"}
 
 
-def fingerprint(modules: Iterable[str]) -> str:
+def fingerprint(modules: Iterable[str], without: Iterable[str] = ()) -> str:
     """Sixteen hex digits for the modules named (``"diffit.sample"``) and all that they import from this package.
 
-    Modules of ``BOOKKEEPING`` are left out, also where they are imported.
+    Modules of ``BOOKKEEPING`` are left out, also where they are imported, and those that the caller does ``without``.
     """
+    left_out = BOOKKEEPING | set(without)
     pending, seen = list(modules), {}
     while pending:
         name = pending.pop()
-        if name in seen or name in BOOKKEEPING:
+        if name in seen or name in left_out:
             continue
         tree = _syntax(name)
         seen[name] = ast.dump(tree)

@@ -12,7 +12,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from snakemake.cli import main as snakemake
@@ -28,10 +28,11 @@ from diffit.config import validate
 
 @dataclass(frozen=True)
 class Job:
-    """One job: its rule and the values of the rule's wildcards."""
+    """One job: its rule, the values of the rule's wildcards, and the resources that rule and profile give it."""
 
     rule: str
     wildcards: dict[str, str]
+    resources: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class LogHandler(LogHandlerBase):
                 config_md5=record.config_md5,
             )
         elif event == LogEvent.JOB_INFO:
-            self._tell(rule=record.rule_name, wildcards=dict(record.wildcards))
+            # What depends on the size of an input that is not there yet is no number.
+            resources = {name: value for name, value in record.resources.items() if isinstance(value, int | str)}
+            self._tell(rule=record.rule_name, wildcards=dict(record.wildcards), resources=resources)
         elif record.levelno >= logging.ERROR:
             print("error:", record.getMessage().splitlines()[-1], file=sys.stderr, flush=True)
 

@@ -65,7 +65,7 @@ class Report:
             self.bar = progress(total=target, initial=images, desc=folder.parent.name, unit="img", unit_scale=True)
 
     def step(self, step: int, images: int, loss: float, norm: float, lr: float) -> None:
-        """Take in one step: loss a pixel, gradient norm, learning rate."""
+        """Take in one step: loss a value, gradient norm, learning rate."""
         if not self.active:
             return
         self.losses.append(loss)

@@ -102,11 +102,11 @@ def stage(source: Path, target: Path) -> None:
             "name a larger disk with --stage-to, or leave it out to read the latents where they are"
         )
     for path in progress(due, desc=f"stage to {target}", unit="piece"):
-        for file in (files.sidecar(path), path):  # a tar that is there has its sidecar
+        tars.read_index(path)  # makes it where it is missing
+        for file in (files.sidecar(path), tars.index_path(path), path):  # a tar that is there has the others
             with files.atomic(target / file.name) as temporary:
                 shutil.copyfile(file, temporary)
         tars.verify_piece(target / path.name)
-        tars.read_index(target / path.name)
     with files.atomic(target / "manifest.json") as temporary:
         shutil.copyfile(source / "manifest.json", temporary)
 

@@ -51,11 +51,6 @@ def _decode(folder: Path, manifest: dict, path: Path) -> None:
     files.seal(path, content_sha256=manifest["content_sha256"])
 
 
-def values(images: Tensor) -> Tensor:
-    """What a network sees: pixels, uint8, in [-1, 1]; latents are such values already."""
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
-
-
 class Shuffle:
     """Which image of a data set the ``i``-th of a run is: each epoch is a permutation, drawn when it begins."""
 

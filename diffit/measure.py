@@ -10,7 +10,6 @@ the manifest with which ``diffit.score`` reads the features.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffit import files, images, tars
+from diffit import files, images, precision, tars
 from diffit.cli import Parser, UserError, progress, run
 
 Resize = Callable[[np.ndarray], np.ndarray]
@@ -162,7 +161,7 @@ def _in_threads(
     """
     samples, threads = iter(samples), torch.get_num_threads()
     try:
-        with _full_float32(), ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+        with precision.float32(), ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
             ahead = deque()
             while chunk := list(islice(samples, batch)):
                 ahead.append((chunk, pool.submit(work, chunk)))
@@ -173,11 +172,6 @@ def _in_threads(
                 yield chunk, future.result()
     finally:
         torch.set_num_threads(threads)
-
-
-def _full_float32() -> AbstractContextManager:
-    """On a GPU no TF32, which would change digits, and the same kernels every time."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _sizes(sizes: set[tuple[int, int]]) -> str:

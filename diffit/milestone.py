@@ -49,7 +49,7 @@ def load(folder: Path) -> tuple[nn.Module, dict]:
 
     Raises :class:`UserError` where a file is missing, the weights are not those of the record, or do not fit the net.
     """
-    remedy = f"delete {folder} and ask for it again: the run's state holds a copy"
+    remedy = f"delete {folder} and ask for it again"
     record, weights = _verified(folder, remedy), folder / WEIGHTS
     net = build(record["net"])
     missing, unexpected = net.load_state_dict(load_file(weights), strict=False)

@@ -18,7 +18,7 @@ from pathlib import Path
 from diffit import state
 from diffit.cli import Parser, positive, run
 from diffit.costs import PNG_BYTES_A_PIXEL, SPEED, Cost, Costs, Gpu
-from diffit.jobs import Job, planned
+from diffit.jobs import Job, Workflow, planned
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -87,7 +87,8 @@ def _gpu_hours(hours: float) -> str:
     return "–" if hours == 0 else "< 0.1" if hours < 0.1 else f"{hours:,.1f}" if hours < 100 else f"{hours:,.0f}"
 
 
-def _bytes(size: float) -> str:
+def format_bytes(size: float) -> str:
+    """A size for people, in powers of 1000; a dash for none."""
     power = min(int(math.log10(size)) // 3, len(UNITS) - 1) if size else 0
     return f"{size / 1000**power:.3g} {UNITS[power]}" if size else "–"
 
@@ -103,7 +104,7 @@ def _duration(hours: float) -> str:
     return f"{minutes // (24 * 60)} d {minutes // 60 % 24} h"
 
 
-FORMATS = {"images": _count, "GPU-hours": _gpu_hours, "disk": _bytes, "wall time": _duration}
+FORMATS = {"images": _count, "GPU-hours": _gpu_hours, "disk": format_bytes, "wall time": _duration}
 
 
 def assumptions(gpu: Gpu, gpus: int, parallel: int) -> str:
@@ -126,7 +127,7 @@ def disk(stages_planned: Sequence[Stage], results: Path) -> str:
     place = next(folder for folder in [results, *results.parents] if folder.exists())
     free = shutil.disk_usage(place).free
     sizes = [cost.bytes for stage in stages_planned for cost in stage.costs]
-    line = f"Free where {results} lies: {_bytes(free)}."
+    line = f"Free where {results} lies: {format_bytes(free)}."
     if sum(size for size in sizes if not math.isnan(size)) > free:
         return f"warning: the plan does not fit on the disk. {line}"
     return line
@@ -154,15 +155,35 @@ def _positive_number(text: str) -> float:
     return value
 
 
-def _arguments() -> Namespace:
-    parser = Parser(__doc__)
+def add_goals(parser: Parser, profile: str) -> None:
+    """The arguments that say what is to be made, see :func:`asked`."""
     parser.add_argument("goals", nargs="*", metavar="GOAL", help="files to make, as results/digits_fid.csv")
-    parser.add_argument("--profile", default="profiles/local", help="Snakemake's profile (default: %(default)s)")
+    parser.add_argument("--profile", default=profile, help="Snakemake's profile (default: %(default)s)")
     parser.add_argument("-s", "--snakefile", type=Path, help="as Snakemake takes it")
     parser.add_argument("-d", "--directory", type=Path, help="where results/ lies, as Snakemake takes it")
     parser.add_argument(
         "--configfile", type=Path, action="append", default=[], help="as Snakemake takes it; repeatable"
     )
+    parser.add_argument(
+        "--images", type=_of_dataset, action="append", default=[], metavar="DATASET=COUNT",
+        help="how many pictures a folder holds that is not downloaded yet; repeatable",
+    )  # fmt: skip
+
+
+def asked(arguments: Namespace) -> Workflow:
+    """What Snakemake would run for the goals that the command line names."""
+    options = ["--profile", arguments.profile]
+    for name in ("snakefile", "directory"):
+        if value := getattr(arguments, name):
+            options += [f"--{name}", str(value)]
+    if arguments.configfile:
+        options += ["--configfile", *map(str, arguments.configfile)]
+    return planned(arguments.goals, options)
+
+
+def _arguments() -> Namespace:
+    parser = Parser(__doc__)
+    add_goals(parser, profile="profiles/local")
     parser.add_argument("--gpus", type=positive, default=8, help="GPUs of a training (default: %(default)s)")
     parser.add_argument("--jobs", type=positive, default=8, help="jobs of one GPU at a time (default: %(default)s)")
     parser.add_argument(
@@ -174,22 +195,12 @@ def _arguments() -> Namespace:
     parser.add_argument(
         "--utilization", type=_share, default=0.4, help="share of the peak in training (default: %(default)s)"
     )
-    parser.add_argument(
-        "--images", type=_of_dataset, action="append", default=[], metavar="DATASET=COUNT",
-        help="how many pictures a folder holds that is not downloaded yet; repeatable",
-    )  # fmt: skip
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
-    options = ["--profile", arguments.profile]
-    for name in ("snakefile", "directory"):
-        if value := getattr(arguments, name):
-            options += [f"--{name}", str(value)]
-    if arguments.configfile:
-        options += ["--configfile", *map(str, arguments.configfile)]
-    workflow = planned(arguments.goals, options)
+    workflow = asked(arguments)
     if not workflow.jobs:
         print("Nothing to be done: all that was asked for is there.")
         return

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffit import draws, milestone, process, tars, vae
+from diffit import draws, milestone, precision, process, tars, vae
 from diffit.cli import Parser, UserError, json_argument, progress, run
 from diffit.config import difference
 from diffit.fingerprint import commit
-from diffit.nets import constant_weights
+from diffit.nets.layers import constant_weights
 
 log = logging.getLogger("diffit")
 
@@ -127,7 +127,6 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
     """
     net, record = milestone.load(folder)
     piece, pieces = tars.piece_number(out)
-    _set_precision(sampler["precision"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = piece_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], piece, pieces)
     canvas = Latents(record, sampler, vae_folder, device) if "vae" in record else Pixels(record)
@@ -135,28 +134,23 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
         (f"{seed:08d}", {"npy": _npy(pixels), "cls": str(label).encode()})
         for seed, label, pixels in generate(net, record, sampler, blocks, canvas, device)
     )
-    tars.write_tar(
-        out,
-        samples,
-        run=folder.parent.name,
-        kimg=record["kimg"],
-        images_trained=record["images_trained"],
-        dataset=record["dataset"],
-        data_sha256=record.get("images_sha256", record["data_sha256"]),
-        vae_sha256=canvas.vae_sha256,
-        weights_sha256=record["sha256"],
-        trained_commit=record["commit"],
-        resolution=canvas.resolution,
-        sampler=sampler,
-        made_by={"commit": commit(), "device": str(device)},
-    )
-
-
-def _set_precision(precision: str) -> None:
-    """What a GPU does with float32: TF32 where the sampler says so, and the same kernels every time."""
-    tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32, tf32
-    torch.backends.cudnn.deterministic = True
+    # TF32 is what the released sampler allows a GPU; where a sampler does not say so, float32 is exact.
+    with precision.float32(tf32=sampler["precision"] == "tf32"):
+        tars.write_tar(
+            out,
+            samples,
+            run=folder.parent.name,
+            kimg=record["kimg"],
+            images_trained=record["images_trained"],
+            dataset=record["dataset"],
+            data_sha256=record.get("images_sha256", record["data_sha256"]),
+            vae_sha256=canvas.vae_sha256,
+            weights_sha256=record["sha256"],
+            trained_commit=record["commit"],
+            resolution=canvas.resolution,
+            sampler=sampler,
+            made_by={"commit": commit(), "device": str(device)},
+        )
 
 
 def _npy(pixels: np.ndarray) -> bytes:

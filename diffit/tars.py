@@ -39,7 +39,7 @@ _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")  # no dots, no slashes, and no "
 _PIECE = re.compile(r"(\d+)-of-(\d+)")
 _NPY_HEADER = 10  # bytes of magic, version and length in front of an .npy header
 _OF_ONE_PIECE = ("file", "sha256", "bytes", "count")
-_OF_ONE_JOB = ("made_by", "slurm_job_id")
+_OF_ONE_JOB = ("made_by", "job")
 
 
 def piece_number(path: Path) -> tuple[int, int]:
@@ -193,7 +193,7 @@ def read_index(path: Path) -> Index:
     """
     sha256 = files.read_json(files.sidecar(path), ANEW)["sha256"]
     try:
-        with np.load(_index_path(path), allow_pickle=False) as stored:
+        with np.load(index_path(path), allow_pickle=False) as stored:
             if str(stored["sha256"]) == sha256:
                 return Index(**{name: stored[name] for name in Index.__annotations__})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -216,11 +216,12 @@ def _index(members: list[tuple[str, str, int, int]]) -> Index:
 
 
 def _write_index(path: Path, index: Index, sha256: str) -> None:
-    with files.atomic(_index_path(path)) as temporary, temporary.open("wb") as file:
+    with files.atomic(index_path(path)) as temporary, temporary.open("wb") as file:
         np.savez(file, sha256=sha256, **asdict(index))
 
 
-def _index_path(path: Path) -> Path:
+def index_path(path: Path) -> Path:
+    """Where the index of a tar stands: beside it."""
     return path.with_suffix(".index.npz")
 
 

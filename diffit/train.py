@@ -24,6 +24,7 @@ from diffit.cli import Parser, UserError, json_argument, natural, positive, run
 from diffit.cluster import Rank
 from diffit.ema import EMA
 from diffit.fingerprint import commit
+from diffit.images import values
 from diffit.journal import Report
 from diffit.nets import build
 from diffit.vae import latent_size
@@ -138,7 +139,7 @@ class Trainer:
 
     def _backward(self, drawn: dict[str, Tensor]) -> Tensor:
         """Add a microbatch's share of the gradient of the batch's mean loss; return its share of the loss."""
-        images = loader.values(drawn.pop("images"))  # [B, C, H, W]
+        images = values(drawn.pop("images"))  # [B, C, H, W]
         with torch.autocast(self.rank.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
             loss = self.process.losses(self.model, images, drawn).sum() / self.batch
         (loss * self.rank.world).backward()  # DDP averages over ranks what must be summed

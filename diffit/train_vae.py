@@ -1,9 +1,9 @@
-"""train_vae: provide the VAE of latent runs, published or trained here for a data set that has none.
+"""train_vae: train a small VAE for the latent runs of a data set that has none.
 
-    python -m diffit.train_vae SPEC_JSON OUT_FOLDER [DATA_FOLDER]
+    python -m diffit.train_vae SPEC_JSON DATA_FOLDER OUT_FOLDER
 
-A published one is taken from a local folder or from the hub. A small one is trained on the images of DATA_FOLDER: its
-latents' scale is then measured on them, and what it loses is written down as the PSNR of the images it gives back.
+The scale of its latents is measured on the images that it was trained on, and what it loses is written down as the PSNR
+of the images it gives back.
 """
 
 import logging
@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffit import draws, loader, tars, vae
+from diffit import draws, loader, precision, tars, vae
 from diffit.cli import Parser, UserError, json_argument, progress, run
+from diffit.images import values
 
 log = logging.getLogger("diffit")
 
@@ -60,7 +61,7 @@ def _batches(pixels: Tensor, spec: dict) -> Iterator[Tensor]:
     for step in range(spec["steps"]):
         epoch, place = divmod(step, len(pixels) // batch)
         chosen = draws.epoch_order(spec["seed"], epoch, len(pixels))[place * batch : (place + 1) * batch]
-        yield loader.values(pixels[torch.from_numpy(chosen)])
+        yield values(pixels[torch.from_numpy(chosen)])
 
 
 def _loss(model: nn.Module, images: Tensor, kl_weight: float) -> Tensor:
@@ -78,7 +79,7 @@ def _measured(model: nn.Module, pixels: Tensor) -> tuple[float, float]:
     device = next(model.parameters()).device
     squares, total, second, count, errors = 0.0, 0.0, 0.0, 0, 0
     for chunk in pixels.split(CHUNK):
-        images = loader.values(chunk).to(device)
+        images = values(chunk).to(device)
         posterior = model.encode(images).latent_dist
         mean = posterior.mean.double()
         total += mean.sum().item()
@@ -94,16 +95,11 @@ def _measured(model: nn.Module, pixels: Tensor) -> tuple[float, float]:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("spec", type=json_argument, help="the VAE's description as a JSON object")
+    parser.add_argument("data", type=Path, help="the data set's folder with its manifest.json")
     parser.add_argument("out", type=Path, help="the VAE's folder, results/vaes/{vae}")
-    parser.add_argument("data", type=Path, nargs="?", help="images to train on, where the VAE is trained here")
     arguments = parser.parse_args()
-    spec = arguments.spec
-    if spec["kind"] == "trained":
-        train(spec, arguments.data, arguments.out)
-    elif spec["path"]:
-        vae.fetch(str(Path(spec["path"]).expanduser()), None, spec["scale"], arguments.out)
-    else:
-        vae.fetch(spec["repository"], spec["revision"], spec["scale"], arguments.out)
+    with precision.float32():
+        train(arguments.spec, arguments.data, arguments.out)
 
 
 if __name__ == "__main__":

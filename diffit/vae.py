@@ -1,6 +1,8 @@
 """The autoencoder between images and latents, and the only door to diffusers.
 
-A VAE stands in a folder of its own:
+    python -m diffit.vae SPEC_JSON OUT_FOLDER
+
+takes over a published one, from a local folder or from the hub. A VAE stands in a folder of its own:
 
 results/vaes/{vae}/vae.safetensors   weights of an AutoencoderKL, float32
 results/vaes/{vae}/vae.json          their sha256, the shape of the network, and the scale of its latents
@@ -17,9 +19,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from diffit import files
-from diffit.cli import UserError
+from diffit.cli import Parser, UserError, json_argument, run
 
-AGAIN = "delete its folder and make it anew: snakemake --forcerun vae"
+AGAIN = "delete its folder and ask for it again"
 WEIGHTS = "vae.safetensors"
 
 
@@ -118,7 +120,7 @@ def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict
     from diffusers import AutoencoderKL
 
     try:
-        model = AutoencoderKL.from_pretrained(source, revision=revision)
+        model = AutoencoderKL.from_pretrained(source, revision=revision, low_cpu_mem_usage=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -128,6 +130,14 @@ def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict
     twin = build(_shape(model))
     if (unlike := _differing(model, twin)) is not None:
         raise UserError(f"the VAE {source} is no plain AutoencoderKL ({unlike}); use one of stabilityai/sd-vae-ft-*")
+    if scale != model.config.scaling_factor:
+        raise UserError(
+            f"the VAE {source} was published with the scale {model.config.scaling_factor}, and the config says "
+            f"{scale}; correct scale: in the VAE's config"
+        )
+    for key in ("shift_factor", "latents_mean", "latents_std"):
+        if getattr(model.config, key, None) is not None:
+            raise UserError(f"the VAE {source} has a {key}, which nothing here applies; use one without")
     return write(folder, model, scale, source=source, revision=revision)
 
 
@@ -149,3 +159,17 @@ def _shape(model: nn.Module) -> dict:
 
 def _factor(shape: dict) -> int:
     return 2 ** (len(shape["channels"]) - 1)
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("spec", type=json_argument, help="the published VAE's description as a JSON object")
+    parser.add_argument("out", type=Path, help="the VAE's folder, results/vaes/{vae}")
+    arguments = parser.parse_args()
+    spec = arguments.spec
+    source = (str(Path(spec["path"]).expanduser()), None) if spec["path"] else (spec["repository"], spec["revision"])
+    fetch(*source, spec["scale"], arguments.out)
+
+
+if __name__ == "__main__":
+    run(main)

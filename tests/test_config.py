@@ -33,6 +33,7 @@ datasets:
   unlabelled: {source: folder, resolution: 64, pieces: 2, path: photos}
 vaes:
   sd: {}
+  scaled: {path: other-vae, scale: 0.5}
   small: {kind: trained, dataset: photos, channels: [8, 8], steps: 20, batch: 4, learning_rate: 1.0e-3, kl_weight: 0.1}
 samplers:
   plain:  {kind: ddpm, steps: 250, images: 50, pieces: 1}
@@ -115,9 +116,21 @@ def test_what_latent_runs_need_is_filled_in():
 @pytest.mark.parametrize(
     "place, value, sentence",
     [
-        ("runs.latent.dataset", "unlabelled", "runs.latent.sampler is guided by classes, but the network has none"),
-        ("runs.released.weights.classes", 0, "runs.released.sampler is guided by classes, but the network has none"),
-        ("runs.latent.sampler", "heun", "runs.latent.sampler names one of kind 'heun'; a process of kind 'ddpm' takes"),
+        ("runs.latent.dataset", "unlabelled", "with samplers.guided: it is guided by classes, but the network has"),
+        ("runs.latent.process.label_dropout", 0, "with samplers.guided: it is guided, but with label_dropout: 0"),
+        ("runs.released.weights.classes", 10, "runs.released.weights.classes is 10, and ImageNet has 1000; name"),
+        ("runs.released.baselines", ["untrained"], "runs.released.baselines has 'untrained', but its weights are pub"),
+        ("runs.latent.sampler", "heun", "samplers.heun: its kind is 'heun', and a process of kind 'ddpm' takes ddpm"),
+        ("runs.latent.process.timesteps", 200, "250 steps are more than the 200 timesteps of its process; take fewer"),
+        ("runs.latent.net.patch_size", 3, "runs.latent.net.patch_size 3 does not divide the latents' side 8; choose"),
+        ("runs.latent.net.num_heads", 3, "runs.latent.net.hidden_size 16 is not a multiple of num_heads 3; choose"),
+        ("runs.latent.net.hidden_size", 6, "hidden_size 6 is not a multiple of the 4 parts of the position table, 4"),
+        ("samplers.guided.guidance.channels", 5, "it guides 5 channels of latents that have 4; set channels: null"),
+        ("samplers.guided.decoder", "small", "its decoder 'small' has the factor 2 and the run's VAE 8; name a"),
+        ("samplers.guided.decoder", "scaled", "its decoder 'scaled' has the scale 0.5 and the run's VAE 0.18215; name"),
+        ("vaes.small.groups", 3, "config: vaes.small.groups 3 does not divide its channels 8; choose a number"),
+        ("vaes.sd", {"repository": "a/b"}, "config: vaes.sd has 'repository' without 'revision'; add it"),
+        ("vaes.sd", {"path": "vae"}, "config: vaes.sd has 'path' without 'scale'; add it"),
         ("runs.latent.process", {"kind": "edm"}, "process.kind is 'edm'; a net of kind 'latent' takes 'ddpm'"),
         ("runs.latent.vae", None, "config: runs.latent with a net of kind 'latent' needs a vae: add it"),
         ("runs.latent.vae", "sdd", "runs.latent.vae names 'sdd', which is not defined; did you mean 'sd'?"),
@@ -141,6 +154,18 @@ def test_parts_of_a_latent_run_that_do_not_go_together_are_one_sentence(place, v
         node = node[part]
     node[key] = value
     assert sentence in refusal(config)
+
+
+def test_class_accuracy_needs_classes():
+    config = yaml.safe_load(LATENT)
+    config["runs"]["latent"] |= {"dataset": "unlabelled", "sampler": "plain", "class_accuracy": True}
+    assert "runs.latent.class_accuracy needs classes; set labels: true" in refusal(config)
+
+
+def test_published_weights_are_guided_whatever_label_dropout_they_were_trained_with():
+    config = yaml.safe_load(LATENT)
+    config["runs"]["released"]["process"]["label_dropout"] = 0
+    validate(config, SCHEMA)
 
 
 def test_what_the_user_wrote_wins_over_defaults(config):

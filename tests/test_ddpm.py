@@ -9,7 +9,8 @@ from test_latent import GOLDENS, released
 from torch import nn
 
 from diffit import draws
-from diffit.nets.latent import LatentDiffiT, constant_weights, load_released
+from diffit.nets.latent import LatentDiffiT, load_released
+from diffit.nets.layers import constant_weights
 from diffit.process.ddpm import (
     DDPM,
     AncestralSampler,

@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffit import encode, files, loader, tars, vae
+from diffit import encode, files, tars, vae
 from diffit.cli import UserError
+from diffit.images import values
 
 PIECE = "0-of-2.tar"
 
@@ -16,7 +17,7 @@ def test_a_member_holds_the_moments_of_an_image_and_of_its_mirror_image(labelled
     (key, image, label), (latent_key, latent) = next(tars.read_images(labelled)), next(tars.read_tar(latents / PIECE))
     assert (latent_key, latent["cls"]) == (key, label)
     assert latent["npy"].shape == (2, 2, 4, 4, 4) and latent["npy"].dtype == np.float16
-    pixels = loader.values(torch.from_numpy(image).permute(2, 0, 1)[None])
+    pixels = values(torch.from_numpy(image).permute(2, 0, 1)[None])
     for moments, seen in zip(latent["npy"], (pixels, pixels.flip(3)), strict=True):
         assert np.allclose(moments, loaded.moments(seen)[0].numpy(), rtol=2e-3, atol=1e-3)
     assert not np.allclose(latent["npy"][0], latent["npy"][1], atol=1e-2)

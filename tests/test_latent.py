@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from diffit.cli import UserError
-from diffit.nets.latent import FinalLayer, LatentConfig, LatentDiffiT, constant_weights, load_released, position_table
-from diffit.nets.layers import TMSA, relative_position_index
+from diffit.nets.latent import FinalLayer, LatentConfig, LatentDiffiT, load_released, position_table
+from diffit.nets.layers import TMSA, constant_weights, relative_position_index
 from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
 
 TINY = LatentConfig(

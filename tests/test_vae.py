@@ -8,11 +8,12 @@ from conftest import SMALL_VAE
 
 from diffit import files, loader, train_vae, vae
 from diffit.cli import UserError
+from diffit.images import values
 
 
 @pytest.fixture
 def images(labelled):
-    return loader.values(loader.decoded(labelled)[0][:64])
+    return values(loader.decoded(labelled)[0][:64])
 
 
 def test_the_scale_makes_the_latents_of_the_data_one_in_deviation(small_vae, images):
@@ -32,7 +33,7 @@ def test_scaled_latents_are_decoded_to_what_the_network_gives_for_unscaled_ones(
 
 def test_the_psnr_in_the_record_is_that_of_the_images_given_back(small_vae, labelled):
     loaded = vae.load(small_vae)
-    images = loader.values(loader.decoded(labelled)[0])
+    images = values(loader.decoded(labelled)[0])
     given_back = loaded.decode(loaded.moments(images)[:, 0] * loaded.facts["scale"]).clamp(-1, 1)
     error = ((given_back - images) ** 2).mean()
     record = files.read_json(small_vae / "vae.json", "")
@@ -56,10 +57,26 @@ def test_a_vae_that_loses_too_much_is_refused_and_leaves_nothing(labelled, tmp_p
 def test_one_that_diffusers_saved_is_taken_over_from_its_folder(small_vae, images, tmp_path):
     original = vae.load(small_vae)
     original.model.save_pretrained(tmp_path / "published")
-    vae.fetch(str(tmp_path / "published"), None, 0.5, tmp_path / "mine")
+    vae.fetch(str(tmp_path / "published"), None, 0.18215, tmp_path / "mine")
     taken = vae.load(tmp_path / "mine")
     assert torch.equal(taken.moments(images), original.moments(images))
-    assert taken.facts == {**original.facts, "scale": 0.5}
+    assert taken.facts == {**original.facts, "scale": 0.18215}
+
+
+@pytest.mark.parametrize(
+    "key, value, sentence",
+    [
+        ("scaling_factor", 0.5, r"was published with the scale 0\.5, and the config says 0\.18215; correct scale"),
+        ("shift_factor", 0.1, "has a shift_factor, which nothing here applies; use one without"),
+    ],
+)
+def test_a_published_vae_of_another_scale_or_with_a_shift_is_refused(small_vae, tmp_path, key, value, sentence):
+    vae.load(small_vae).model.save_pretrained(tmp_path / "published")
+    config = tmp_path / "published/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), key: value}))
+    with pytest.raises(UserError, match=sentence):
+        vae.fetch(str(tmp_path / "published"), None, 0.18215, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_folder_without_a_vae_is_one_sentence_that_says_what_to_put_there(tmp_path):

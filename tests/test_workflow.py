@@ -29,7 +29,8 @@ IMAGES, SIZE = 64, 32
 RESULT = "results/tiny_fid.csv"
 WEIGHTS = "results/runs/tiny/1/ema.safetensors"
 # Everything from the sampler to the table, as an edit of the sampler or of its code reruns it.
-SAMPLE_AGAIN = {"sample": 2, "gather_samples": 1, "measure": 2, "gather_features": 1, "score": 1, "tabulate": 1}
+SCORE_AGAIN = {"score": 1, "cost": 1, "tabulate": 1}
+SAMPLE_AGAIN = {"sample": 2, "gather_samples": 1, "measure": 2, "gather_features": 1, **SCORE_AGAIN}
 # One thread a job, so that two small jobs run at a time.
 SMALL_JOBS = ["--cores", "2", "--set-threads", "train=1", "sample=1", "measure=1", "score=1"]
 
@@ -268,12 +269,19 @@ def test_pictures_show_samples_and_training_curve(done):
             picture.load()
 
 
+def test_stages_outside_slurm_cost_what_nobody_knows(done):
+    rows = list(csv.DictReader(done.read("results/tiny_cost.csv").decode().splitlines()))
+    assert [row["stage"] for row in rows] == ["shard", "train", "sample", "measure", "all"]
+    assert {row["gpu_hours"] + row["cpu_hours"] + row["elapsed_hours"] + row["max_memory_gib"] for row in rows} == {""}
+    assert [int(row["note"].split()[0]) for row in rows[:-1]] == [2, 1, 2, 4]  # files made outside SLURM
+
+
 def test_the_report_is_one_page_with_the_results(done, tmp_path):
     page = tmp_path / "report.html"
     ended = done.run("--report", str(page))
     assert ended.status == 0, ended.text
     text = page.read_text()
-    assert all(name in text for name in ("tiny_fid.csv", "tiny_grid.png", "tiny_curve.png"))
+    assert all(name in text for name in ("tiny_fid.csv", "tiny_cost.csv", "tiny_grid.png", "tiny_curve.png"))
 
 
 def test_nothing_in_a_path_is_run_by_the_shell(done, pictures):
@@ -312,9 +320,21 @@ def test_an_edit_of_the_network_reruns_sampling_and_never_training(done):
         assert done.plan() == SAMPLE_AGAIN
 
 
+def test_an_edit_of_the_vae_code_reruns_nothing_of_an_image_space_run(done):
+    with done.source(("vae.py", "end", "\nEDITED = True\n")):
+        assert done.plan() == {}
+
+
 def test_an_edit_of_the_score_code_scores_again(done):
     with done.source(("score.py", "end", "\nEDITED = True\n")):
-        assert done.plan() == {"score": 1, "tabulate": 1}
+        assert done.plan() == SCORE_AGAIN
+
+
+def test_the_costs_asked_for_again_make_no_table_again(fork):
+    before = fork.read(RESULT), (fork.folder / RESULT).stat().st_mtime_ns
+    assert fork.run(*SMALL_JOBS, "--forcerun", "cost", "--", RESULT).status == 0
+    assert (fork.read(RESULT), (fork.folder / RESULT).stat().st_mtime_ns) == before
+    assert fork.plan() == {}
 
 
 def test_comments_docstrings_and_formatting_rerun_nothing(done):
@@ -356,7 +376,7 @@ def test_an_added_picture_reruns_the_data_but_no_training_and_no_sampling(done, 
         added.unlink()
         os.utime(folder, ns=(before, before))
     data_again = {"download": 1, "shard": 2, "gather_data": 1, "measure": 2, "gather_features": 1}
-    assert ended.planned == {**data_again, "score": 1, "tabulate": 1}
+    assert ended.planned == {**data_again, **SCORE_AGAIN}
     assert "Measure data/pictures" in ended.text and "Measure samples/" not in ended.text
 
 
@@ -496,14 +516,33 @@ def test_a_mistake_in_the_config_is_one_sentence(done, edit, sentence):
     [
         ("results/tinny_fid.csv", "error: there is no run 'tinny' in the config; did you mean 'tiny'?"),
         ("results/scores/tiny/1/shorty/clean.json", "error: there is no sampler 'shorty' in the config"),
+        (
+            "results/scores/tiny/1/ancestral/clean.json",
+            "error: config: runs.tiny cannot be sampled with samplers.ancestral: its kind is 'ddpm', and",
+        ),
+        ("results/runs/tiny/released/ema.safetensors", "error: tiny trains its weights, none are released; ask for"),
+        ("results/runs/taken/1/ema.safetensors", "error: the weights of taken are published ones, so there is nothing"),
+        ("results/taken_curve.png", "error: the weights of taken are published ones, without a training curve"),
     ],
 )
-def test_an_unknown_name_in_a_target_is_one_sentence(done, target, sentence):
-    ended = done.run(target)
+def test_a_target_that_cannot_be_made_is_one_sentence(done, target, sentence):
+    with done.config() as config:
+        config["samplers"]["ancestral"] = {"kind": "ddpm", "steps": 3, "images": 32, "pieces": 1}
+        config["runs"]["taken"] = {
+            "dataset": "pictures",
+            "vae": "published",
+            "net": {"kind": "latent", "patch_size": 2, "hidden_size": 16, "depth": 1, "num_heads": 2},
+            "process": {"kind": "ddpm"},
+            "weights": {"repository": "someone/something", "file": "weights.safetensors", "classes": 0},
+            "sampler": "ancestral",
+        }
+        config["vaes"] = {"published": {}}
+        config.save()
+        ended, again = done.run(target), done.run(target)
     assert ended.status != 0
     assert ended.text.splitlines()[-1].startswith(sentence)
     assert "Traceback" not in ended.text
-    assert done.run(target).text.splitlines()[-1].startswith(sentence)  # and no lock stays behind
+    assert again.text.splitlines()[-1].startswith(sentence)  # and no lock stays behind
 
 
 def test_a_missing_and_an_empty_folder_are_one_sentence_each_and_keep_earlier_results(fork, tmp_path):

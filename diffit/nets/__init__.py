@@ -3,10 +3,8 @@
 from torch import nn
 
 from diffit.cli import UserError
-from diffit.nets.latent import LatentConfig, LatentDiffiT, constant_weights
+from diffit.nets.latent import LatentConfig, LatentDiffiT
 from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
-
-__all__ = ["NETS", "build", "constant_weights"]
 
 NETS = {"ushaped": (UShapedConfig, UShapedDiffiT), "latent": (LatentConfig, LatentDiffiT)}
 

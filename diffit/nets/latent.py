@@ -1,7 +1,5 @@
 """Latent DiffiT: the class-conditional network of Sec. 3.3, whose parameters bear the names of the released weights."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -141,36 +139,6 @@ class LatentDiffiT(nn.Module):
         for block in self.blocks:
             x = checkpoint(block, x, time, use_reentrant=False) if self.checkpoint_blocks else block(x, time)
         return self.final_layer(x, self.config.grid)  # [B, 2C, H, W]
-
-
-@contextmanager
-def constant_weights(net: nn.Module) -> Iterator[None]:
-    """Within this context every TMSA builds its position bias once, not in each pass: for sampling, without gradients.
-
-    The bias is kept in the precision in which attention needs it, that of autocast where it is on. Nothing outlives
-    the context, and it does not end well if a table has changed within it, so no stale bias goes unnoticed.
-    """
-    attentions = [module for module in net.modules() if isinstance(module, TMSA)]
-    tables = [attention.relative_position_bias_table.detach().clone() for attention in attentions]
-    for attention in attentions:
-        attention.position_bias = _built_once(attention)  # hides the method until it is deleted
-    try:
-        yield
-    finally:
-        for attention in attentions:
-            del attention.position_bias
-    for attention, table in zip(attentions, tables, strict=True):
-        # Comparing version counters would be cheaper, but fused optimizers do not count their steps there.
-        assert torch.equal(attention.relative_position_bias_table, table), "weights changed within constant_weights"
-
-
-@torch.no_grad()
-def _built_once(attention: TMSA) -> Callable[[], Tensor]:
-    bias = attention.position_bias()
-    device = bias.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else bias.dtype
-    bias = bias.to(dtype).contiguous()  # [heads, N, N]
-    return lambda: bias
 
 
 def load_released(net: LatentDiffiT, state: dict[str, Tensor]) -> None:

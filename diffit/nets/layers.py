@@ -4,6 +4,8 @@ Equation numbers are the paper's. Where the released latent network has the same
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -176,3 +178,33 @@ class DiffiTResBlock(nn.Module):
         h = self.conv(self.dropout(F.silu(self.norm(x))))  # [B, C, H, W]
         h = self.transformer(partition(h, self.window), time)  # [B·windows, window², C]
         return merge(h, self.grid, self.window) + x
+
+
+@contextmanager
+def constant_weights(net: nn.Module) -> Iterator[None]:
+    """Within this context every TMSA builds its position bias once, not in each pass: for sampling, without gradients.
+
+    The bias is kept in the precision in which attention needs it, that of autocast where it is on. Nothing outlives
+    the context, and it does not end well if a table has changed within it, so no stale bias goes unnoticed.
+    """
+    attentions = [module for module in net.modules() if isinstance(module, TMSA)]
+    tables = [attention.relative_position_bias_table.detach().clone() for attention in attentions]
+    for attention in attentions:
+        attention.position_bias = _built_once(attention)  # hides the method until it is deleted
+    try:
+        yield
+    finally:
+        for attention in attentions:
+            del attention.position_bias
+    for attention, table in zip(attentions, tables, strict=True):
+        # Comparing version counters would be cheaper, but fused optimizers do not count their steps there.
+        assert torch.equal(attention.relative_position_bias_table, table), "weights changed within constant_weights"
+
+
+@torch.no_grad()
+def _built_once(attention: TMSA) -> Callable[[], Tensor]:
+    bias = attention.position_bias()
+    device = bias.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else bias.dtype
+    bias = bias.to(dtype).contiguous()  # [heads, N, N]
+    return lambda: bias

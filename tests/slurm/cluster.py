@@ -21,7 +21,8 @@ from pathlib import Path
 
 COMMANDS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacctmgr")
 ACCOUNT = "project"
-GPUS = 4  # a node
+GPUS = 8  # a node
+USUAL = "/etc/slurm"  # where Debian's SLURM looks for its configuration
 PATIENCE = 60
 
 # Preemption is by partition: a job in `urgent` sends one in `batch` or `brief` back to the queue.
@@ -66,7 +67,7 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{slurmd}] CPUs=16 RealMemory=20000 Gres=gpu:a100:{gpus}
+NodeName=n[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{slurmd}] CPUs=64 RealMemory=400000 Gres=gpu:a100:{gpus}
 PartitionName=batch Nodes=n[1-2] Default=YES MaxTime=7-0 DefaultTime=1:00:00 State=UP PriorityTier=1 GraceTime=20
 PartitionName=brief Nodes=n[1-2] MaxTime=10 DefaultTime=10 State=UP PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes=n[1-2] MaxTime=1:00:00 State=UP PriorityTier=10 PreemptMode=OFF
@@ -118,7 +119,7 @@ class Cluster:
             self.run("sacctmgr", "-i", "add", "user", "root", f"account={ACCOUNT}", "cluster=test")
             self.start_slurmctld()
             for node in ("n1", "n2"):
-                self._daemon(f"slurmd-{node}", "slurmd", "-D", "-N", node)
+                self._daemon(f"slurmd-{node}", *self._private, "slurmd", "-D", "-N", node)
             self._wait(
                 "two idle nodes",
                 lambda: self.run("sinfo", "-h", "-N", "-p", "batch", "-o", "%t").split() == ["idle"] * 2,
@@ -147,6 +148,15 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{' '.join(command)}: {ended.stderr or ended.stdout}")
             time.sleep(0.5)
+
+    @property
+    def _private(self) -> list[str]:
+        """What starts a daemon in a file system where this cluster's configuration stands in SLURM's usual place.
+
+        Snakemake's plugin takes SLURM_CONF out of the environment of its jobs, which are the daemon's children.
+        """
+        mount = f'mkdir -p {USUAL} && mount --bind {self.folder} {USUAL} && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", mount, "sh"]
 
     def start_slurmctld(self) -> None:
         self._daemon("slurmctld", "slurmctld", "-D")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffit.cli import UserError
 from diffit.config import lookup, refuse_changes, shared_part, validate
+from diffit.consistency import check_sampler
 from diffit.files import canonical, modified, read_json
 from diffit.fingerprint import fingerprint
 
@@ -29,19 +30,20 @@ PROTOCOL = "clean"
 if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
-# Not Snakemake's WorkflowError, which buries the sentence under places in the rules.
-try:
-    validate(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
-except UserError as error:
-    sys.exit(f"error: {error}")
+
+def or_one_sentence(look, *arguments):
+    """What ``look`` returns; a user's mistake ends here, and is not buried under places in the rules."""
+    try:
+        return look(*arguments)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def entry(section, kind, name):
-    """One entry of the configuration, or one sentence about the name that is not there."""
-    try:
-        return lookup(config[section], kind, name)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    return or_one_sentence(lookup, config[section], kind, name)
+
+
+or_one_sentence(validate, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 
 
 def dataset(name):
@@ -70,10 +72,17 @@ def inception_spec(wildcards):
     return canonical({"source": "inception", **config["inception"]})
 
 
-# What a run is. Milestones, samplers and baselines are no part of it: they may change while it trains.
+# What a run is. Milestones, samplers and baselines are no part of it: they may change while it trains. The VAE's entry is
+# one, wherever its files lie: another VAE would be noticed by its hash only after the outputs of the old one are deleted.
 def run_spec(wildcards):
     described = run(wildcards.run)
+    if "weights" in described:
+        sys.exit(
+            f"error: the weights of {wildcards.run} are published ones, so there is nothing to train; ask for released"
+        )
     spec = {key: described[key] for key in ("dataset", "seed", "net", "process", "training")}
+    if described["vae"]:
+        spec["vae_spec"] = {key: value for key, value in vae(described["vae"]).items() if key != "path"}
     refuse_another_run(wildcards.run, spec)
     return canonical(spec)
 
@@ -84,11 +93,8 @@ def refuse_another_run(name, spec):
     begun = folder / "state/run.json"
     if not begun.exists():
         return
-    try:
-        before = read_json(begun, remedy=f"restore it, or start over by deleting {folder}")
-        refuse_changes(folder, shared_part(before, spec), spec)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    before = or_one_sentence(read_json, begun, f"restore it, or start over by deleting {folder}")
+    or_one_sentence(refuse_changes, folder, shared_part(before, spec), spec)
 
 
 # What it trains on: images, or their latents.
@@ -99,8 +105,12 @@ def run_data(wildcards):
     return f"results/data/{described['dataset']}/manifest.json"
 
 
-def run_vae(wildcards):
-    return f"results/vaes/{run(wildcards.run)['vae']}/vae.json"
+# Of a run with published weights: whose latents they are for.
+def release_vae(wildcards):
+    described = run(wildcards.run)
+    if "weights" not in described:
+        sys.exit(f"error: {wildcards.run} trains its weights, none are released; ask for one of its milestones")
+    return f"results/vaes/{described['vae']}/vae.json"
 
 
 # What samples are decoded with: nothing, where they are images already.
@@ -124,10 +134,13 @@ def vae_spec(wildcards):
     return canonical(vae(wildcards.vae))
 
 
-# The images that a VAE is trained on; a published one needs none.
+# A pattern of the names of VAEs of a kind, which matches nothing where there are none.
+def vaes_of_kind(kind):
+    return "|".join(name for name, described in config["vaes"].items() if described["kind"] == kind) or "(?!)"
+
+
 def vae_data(wildcards):
-    described = vae(wildcards.vae)
-    return f"results/data/{described['dataset']}/manifest.json" if described["kind"] == "trained" else []
+    return f"results/data/{vae(wildcards.vae)['dataset']}/manifest.json"
 
 
 # A resource, since resources make nothing run again: which milestones to write when the training passes them.
@@ -135,17 +148,23 @@ def run_milestones(wildcards):
     return " ".join(str(kimg) for kimg in run(wildcards.run)["milestones"])
 
 
+# A target may name any sampler beside the run's own.
 def sampler_spec(wildcards):
-    return canonical({key: value for key, value in sampler(wildcards.sampler).items() if key != "pieces"})
+    run(wildcards.run)
+    described = sampler(wildcards.sampler)
+    or_one_sentence(check_sampler, config, wildcards.run, wildcards.sampler)
+    return canonical({key: value for key, value in described.items() if key != "pieces"})
 
 
-def code(*modules):
-    return fingerprint([f"diffit.{module}" for module in modules])
+def code(*modules, without=()):
+    return fingerprint([f"diffit.{module}" for module in modules], without)
 
 
+# Samples of an image-space run pass through no VAE.
 def sampling_code(wildcards):
     described = run(wildcards.run)
-    return code("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
+    parts = ("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
+    return code(*parts, without=() if described["vae"] else ("diffit.vae",))
 
 
 # When a folder of pictures last changed, so that a picture added or removed is noticed. For one that is gone, when it
@@ -192,11 +211,32 @@ def data_features(wildcards):
     return f"results/data/{run(wildcards.run)['dataset']}/features/{wildcards.protocol}/manifest.json"
 
 
-# The scores that a run's result shows: its last milestone and, where the run asks for it, the untrained network.
-def result_scores(wildcards):
+# What a run's result shows: its last milestone and, where the run asks for it, the untrained network.
+def result_sets(wildcards):
     described = run(wildcards.run)
     kimgs = dict.fromkeys([last_milestone(wildcards.run)] + [0] * ("untrained" in described["baselines"]))
-    return [f"results/scores/{wildcards.run}/{kimg}/{described['sampler']}/{PROTOCOL}.json" for kimg in kimgs]
+    return [f"{wildcards.run}/{kimg}/{described['sampler']}" for kimg in kimgs]
+
+
+def result_scores(wildcards):
+    return [f"results/scores/{images}/{PROTOCOL}.json" for images in result_sets(wildcards)]
+
+
+# The records that name the jobs behind a result, by stage; data that several results share count in each.
+def result_jobs(wildcards):
+    described = run(wildcards.run)
+    data, vaes = f"data/{described['dataset']}", [described["vae"], sampler(described["sampler"]).get("decoder")]
+    sets = [f"samples/{images}" for images in result_sets(wildcards)]
+    latents = [f"latents/{described['dataset']}/{described['vae']}"] if described["vae"] else []
+    trained = "weights" not in described
+    return [
+        f"shard=results/{data}/manifest.json",
+        *(f"vae=results/vaes/{name}/vae.json" for name in dict.fromkeys(filter(None, vaes))),
+        *(f"encode=results/{folder}/manifest.json" for folder in latents if trained),
+        *([f"train=results/runs/{wildcards.run}/state/legs.json"] if trained else []),
+        *(f"sample=results/{images}/manifest.json" for images in sets),
+        *(f"measure=results/{images}/features/{PROTOCOL}/manifest.json" for images in [data, *sets]),
+    ]
 
 
 # What the result file says about the run beside its scores.
@@ -210,7 +250,9 @@ def result_curve(wildcards):
     return [] if "weights" in run(wildcards.run) else f"results/{wildcards.run}_curve.png"
 
 
-def result_weights(wildcards):
+def trained_weights(wildcards):
+    if "weights" in run(wildcards.run):
+        sys.exit(f"error: the weights of {wildcards.run} are published ones, without a training curve")
     return f"results/runs/{wildcards.run}/{last_milestone(wildcards.run)}/ema.safetensors"
 
 

@@ -1,8 +1,10 @@
+# Whatever downloads runs where Snakemake runs: the nodes of a cluster often see no network.
 rule download:
     output:
         "results/archives/{dataset}/archive.json",
     log:
         "logs/download/{dataset}.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
@@ -20,6 +22,7 @@ rule download_inception:
         "results/archives/inception/archive.json",
     log:
         "logs/download/inception.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:

@@ -26,6 +26,7 @@ rule gather_latents:
         "results/latents/{dataset}/{vae}/manifest.json",
     log:
         "logs/encode/{dataset}/{vae}.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:

@@ -28,6 +28,7 @@ rule gather_features:
         "results/{images}/features/{protocol}/manifest.json",
     log:
         "logs/measure/{images}/{protocol}.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:

@@ -1,11 +1,12 @@
 rule release:
     input:
-        run_vae,
+        release_vae,
     output:
         weights="results/runs/{run}/released/ema.safetensors",
         record="results/runs/{run}/released/config.json",
     log:
         "logs/release/{run}.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:

@@ -30,6 +30,7 @@ rule gather_samples:
         "results/samples/{run}/{kimg}/{sampler}/manifest.json",
     log:
         "logs/sample/{run}/{kimg}/{sampler}.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:

@@ -25,6 +25,7 @@ rule gather_data:
         "results/data/{dataset}/manifest.json",
     log:
         "logs/shard/{dataset}.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:

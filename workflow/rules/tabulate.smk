@@ -3,6 +3,7 @@ rule tabulate:
         scores=result_scores,
         samples=result_samples,
         curve=result_curve,
+        cost=ancient("results/{run}_cost.csv"),
     output:
         csv=report("results/{run}_fid.csv", category="{run}", caption="../report/fid.rst"),
         markdown="results/{run}_fid.md",
@@ -23,7 +24,7 @@ rule tabulate:
 
 rule curve:
     input:
-        result_weights,
+        trained_weights,
     output:
         report("results/{run}_curve.png", category="{run}", caption="../report/curve.rst"),
     log:

@@ -1,18 +1,40 @@
+# A VAE is published, and taken over where Snakemake runs, or trained here on a data set that has none.
 rule vae:
-    input:
-        data=vae_data,
     output:
         weights="results/vaes/{vae}/vae.safetensors",
         facts="results/vaes/{vae}/vae.json",
     log:
         "logs/vae/{vae}.log",
+    wildcard_constraints:
+        vae=vaes_of_kind("published"),
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
         spec=vae_spec,
-        data=lambda wildcards, input: shlex.quote(str(Path(input.data).parent)) if input.data else "",
+        code=code("vae"),
+    message:
+        "Take over the published VAE {wildcards.vae}"
+    shell:
+        "python -m diffit.vae {params.spec:q} $(dirname {output.facts:q}) --log {log:q}"
+
+
+rule train_vae:
+    input:
+        vae_data,
+    output:
+        weights="results/vaes/{vae}/vae.safetensors",
+        facts="results/vaes/{vae}/vae.json",
+    log:
+        "logs/vae/{vae}.log",
+    wildcard_constraints:
+        vae=vaes_of_kind("trained"),
+    conda:
+        "../envs/diffit.yaml"
+    params:
+        spec=vae_spec,
         code=code("train_vae"),
     message:
-        "Provide the VAE {wildcards.vae}"
+        "Train the VAE {wildcards.vae}"
     shell:
-        "python -m diffit.train_vae {params.spec:q} $(dirname {output.facts:q}) {params.data} --log {log:q}"
+        "python -m diffit.train_vae {params.spec:q} $(dirname {input:q}) $(dirname {output.facts:q}) --log {log:q}"

@@ -1,0 +1,163 @@
+"""Pre-flight on a real cluster: what SLURM says is understood, and a job shows what a node sees."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diffit import admission, probe, queues
+from diffit.queues import Request, Site
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def here(cluster, monkeypatch):
+    """SLURM's commands in this process reach the test cluster."""
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, cluster.environment[name])
+
+
+@pytest.fixture
+def site() -> Site:
+    return queues.read()
+
+
+@pytest.fixture
+def request_here(site) -> Request:
+    """A job of one GPU that the cluster can take."""
+    account = next((those.account for those in site.associations if not those.partition), "")
+    return Request(site.partition("")["PartitionName"], account, 1, 1, "", 5)
+
+
+def levels(findings) -> list[str]:
+    return [finding.level for finding in findings]
+
+
+def test_the_cluster_is_understood(site, request_here):
+    assert request_here.partition in site.partitions and site.partition("") == site.partitions[request_here.partition]
+    nodes = [node for node in site.nodes if node.partition == request_here.partition]
+    assert len(nodes) == 2 and all(node.usable and node.count("") > 0 for node in nodes)
+    assert site.settings["PreemptType"] == "preempt/partition_prio" and site.associations
+    found = admission.check_commands() + admission.check_accounting(site) + admission.check_requeue(site)
+    found += admission.check_partition(site, request_here) + admission.check_account(site, request_here)
+    found += admission.check_gpus(site, request_here) + admission.check_submission(request_here)
+    assert set(levels(found)) == {"ok"}, "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    "change, check",
+    [
+        ({"partition": "nowhere"}, admission.check_partition),
+        ({"account": "nobodys"}, admission.check_account),
+        ({"gpus": 99}, admission.check_gpus),
+        ({"gpu_type": "abacus"}, admission.check_gpus),
+        ({"nodes": 3}, admission.check_gpus),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_slurm_refuses_what_the_checks_call_wrong(site, request_here, change, check):
+    asked = replace(request_here, **change)
+    assert levels(check(site, asked)) == ["wrong"]
+    assert levels(admission.check_submission(asked)) == ["wrong"]
+
+
+def test_a_node_that_is_drained_is_not_counted(site, request_here):
+    node = site.nodes[0].name
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=drain", "reason=test"], check=True)
+    try:
+        drained = queues.read()
+    finally:
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=True)
+    assert not any(those.usable for those in drained.nodes if those.name == node)
+    assert levels(admission.check_gpus(drained, replace(request_here, nodes=2))) == ["warning"]
+
+
+# -------------------------------------------------------------------------------------------------------- the probe
+
+
+def queue() -> str:
+    called = ["squeue", "--noheader", "--name=diffit-preflight", "--states=pending,running"]
+    return subprocess.run(called, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_job_on_a_node_reads_and_writes_the_results_folder(request_here, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    shared, gpu = probe.check(request_here, tmp_path / "results", 60)
+    assert shared.level == "ok" and "reads and writes" in shared.what, str(shared)
+    assert gpu.level == "warning" and "torch sees no GPU" in gpu.what  # a device file stands in for it
+    assert not list((tmp_path / "results").iterdir()) and not queue()
+
+
+@pytest.mark.parametrize(
+    "setup, words",
+    [("exit 0", "left nothing"), ("echo no module cuda >&2; exit 3", "failed on its node: no module cuda")],
+)
+def test_a_node_where_nothing_works_is_wrong(request_here, tmp_path, monkeypatch, setup, words):
+    monkeypatch.chdir(REPOSITORY)
+    (found,) = probe.check(replace(request_here, setup=setup), tmp_path, 60)
+    assert found.level == "wrong" and words in found.what
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_queue_is_no_reason_to_wait_for_ever(request_here, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    partition = request_here.partition
+    subprocess.run(["scontrol", "update", f"partitionname={partition}", "state=down"], check=True)
+    try:
+        (found,) = probe.check(request_here, tmp_path, 2)
+    finally:
+        subprocess.run(["scontrol", "update", f"partitionname={partition}", "state=up"], check=True)
+    assert found.level == "warning" and "gave no node within 2 s" in found.what
+    assert not list(tmp_path.iterdir()) and not queue()
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def write_profile(folder: Path, asked: Request) -> Path:
+    place = {"partition": asked.partition, "account": asked.account}
+    profile = {
+        "executor": "slurm",
+        "jobs": 10,
+        "default-resources": {
+            "slurm_partition": asked.partition, "slurm_account": asked.account, "runtime": 5, "mem_mb": 100,
+        },
+        "set-resources": {
+            "sample": {"gres": "'gpu:1'"},
+            "train": {"launcher": "slurm", **place, "gpus": 4, "hours": 1},
+        },
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(profile))
+    return folder
+
+
+def preflight(folder: Path, profile: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "diffit.preflight", "results/digits_fid.csv", "--profile", str(profile)]
+    command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder), *options]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+
+
+def test_the_command_says_all_of_it_and_fails_where_something_is_wrong(request_here, tmp_path):
+    (tmp_path / "work").mkdir()
+    shutil.copy(REPOSITORY / "config.yaml", tmp_path / "work")
+    ended = preflight(tmp_path / "work", write_profile(tmp_path / "right", request_here))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for words in (
+        "reads and writes",
+        "the account",
+        "with 4 GPUs",
+        "SLURM would take",
+        "are free under",
+        "digits comes",
+    ):
+        assert f"{words}" in ended.stdout
+    assert "0 wrong." in ended.stdout
+    asked = replace(request_here, account="nobodys")
+    ended = preflight(tmp_path / "work", write_profile(tmp_path / "mistaken", asked), "--no-probe")
+    assert ended.returncode == 1 and "has no account 'nobodys'" in ended.stdout
