@@ -289,7 +289,13 @@ def test_an_edit_of_the_package_while_the_job_is_queued_does_not_reach_it(run, u
 
 
 @pytest.mark.parametrize(
-    "options", [("--sbatch", "gres=nosuch:1"), ("--gpus", "8"), ("--partition", "nosuch"), ("--account", "nosuch")]
+    "options",
+    [
+        ("--sbatch", "gres=nosuch:1"),
+        ("--sbatch", "gpus-per-node=a100:64"),
+        ("--partition", "nosuch"),
+        ("--account", "nosuch"),
+    ],
 )
 def test_what_the_cluster_does_not_have_is_one_sentence_and_no_job(run, options):
     said = run.start(*options).ends(1)
