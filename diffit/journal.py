@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from diffit import files
 from diffit.cli import progress
@@ -89,8 +90,8 @@ class Report:
 
 def sentence(images: int, target: int, loss: float, speed: float) -> str:
     """Where a training stands: images seen and to see, loss, images a second."""
-    left = (target - images) / speed / 60
-    return f"{images} of {target} images, loss {loss:.4f}, {speed:.0f} images/s, {left:.0f} min left"
+    left = tqdm.format_interval((target - images) / speed)
+    return f"{images} of {target} images, loss {loss:.4f}, {speed:.0f} images/s, {left} left"
 
 
 def read(path: Path) -> list[dict]:

@@ -172,8 +172,8 @@ def _running(task: "Task", submission: dict | None) -> dict | None:
 def _submit(task: "Task", request: slurm.Request) -> dict:
     task.refuse_what_has_passed()
     task.refuse_uneven(request.ranks)
-    name = f"diffit-{re.sub(r'[^A-Za-z0-9_.-]', '_', task.folder.name)}-{uuid.uuid4().hex[:8]}"
-    logs = Path("logs/train") / task.folder.name / "slurm"
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", task.folder.name)  # SLURM replaces %j and the like
+    name, logs = f"diffit-{plain}-{uuid.uuid4().hex[:8]}", Path("logs/train") / plain / "slurm"
     package = fingerprint.copy(task.state.absolute() / "code")
     submission = {
         "name": name,

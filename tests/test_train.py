@@ -396,3 +396,11 @@ def test_a_job_asked_for_where_there_is_no_slurm_is_refused(training, monkeypatc
     ended = training().run(1, "--launcher", "slurm")
     assert ended.status == 1
     assert "error: sbatch is not on this machine" in ended.message and "Traceback" not in ended.message
+
+
+def test_the_last_line_of_a_log_that_grows_is_its_last_complete_one(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert journal.last(path) is None
+    lines = [json.dumps({"images": images}) + "\n" for images in range(1000)]
+    path.write_text("".join(lines) + '{"images": 10')
+    assert journal.last(path) == {"images": 999}

@@ -2,7 +2,8 @@
 # run's state, waits while another one trains, and links what has been published already. Its data are ancient because
 # the command itself compares their content with what the run began with.
 # It runs where Snakemake runs: here it trains, on a cluster it submits the run's one job and follows it. Profiles say
-# which, and with how many GPUs, by resources, since those make nothing run again.
+# which, and with how many GPUs, by resources, since those make nothing run again. Never retried by itself: what a
+# person cancelled or left alone must not come back, and the job itself goes on after whatever the cluster does to it.
 localrules:
     train,
 
@@ -17,6 +18,7 @@ rule train:
         "logs/train/{run}/{kimg}.log",
     wildcard_constraints:
         kimg=r"\d+",
+    retries: 0
     conda:
         "../envs/diffit.yaml"
     threads: 1
