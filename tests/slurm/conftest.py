@@ -1,6 +1,7 @@
 """A real SLURM for the tests of this folder; see cluster.py."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -23,7 +24,11 @@ def cluster(tmp_path_factory):
     """Two nodes, each with device files for four A100s, in partitions batch, brief and urgent."""
     if reason := missing():
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
+    # A run of the tests that is told to end takes its daemons with it.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("told to end"))
     cluster = Cluster(tmp_path_factory.mktemp("slurm") / "cluster")
     cluster.start()
-    yield cluster
-    cluster.stop()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()

@@ -212,12 +212,14 @@ def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know
     os.killpg(head.pid, signal.SIGKILL)
     head.wait()
     orphans = {line.split("|")[0] for line in fork.queue()}
-    assert orphans
+    assert len(orphans) >= 2
     subprocess.run(fork.command("--unlock"), cwd=fork.folder, env={**fork.cluster.environment}, check=True)
     fork.run(RESULT)
     states = {job["JobID"]: job["State"].split()[0] for job in fork.jobs()}
     assert {states[job] for job in orphans} <= {"CANCELLED", "COMPLETED"}
-    assert Counter(states.values())["CANCELLED"] + sum(fork.stages().values()) >= len(states)
+    again = Counter(_rule(job["Comment"]) for job in fork.jobs() if job["JobID"] not in orphans)
+    assert again == {"sample": 4, "measure": 4, "score": 1, "tabulate": 1}
+    assert {states[job] for job in states.keys() - orphans} == {"COMPLETED"}
     assert json.loads((fork.folder / "results/samples/tiny/1/short/manifest.json").read_text())["count"] == 32
     assert not fork.queue()
 
@@ -231,7 +233,7 @@ def test_controller_and_accounting_may_be_away_for_a_while(fork):
     time.sleep(15)
     fork.cluster.start_slurmdbd()
     fork.cluster.start_slurmctld()
-    assert head.wait(SECONDS) == 0, fork.said()
+    assert head.wait(240) == 0, fork.said()
     assert json.loads((fork.folder / "results/samples/tiny/1/short/manifest.json").read_text())["count"] == 16
     assert not fork.queue()
 

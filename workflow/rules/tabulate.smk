@@ -29,6 +29,7 @@ rule curve:
         report("results/{run}_curve.png", category="{run}", caption="../report/curve.rst"),
     log:
         "logs/curve/{run}.log",
+    localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
