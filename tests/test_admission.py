@@ -209,10 +209,7 @@ def test_what_is_still_to_be_fetched_is_looked_for(tmp_path):
         "digits": {"source": "digits", "path": None},
         "nowhere": {"source": "folder", "path": None},
     }
-    vaes = {
-        "local": {"kind": "published", "path": str(tmp_path), "repository": "a/b", "revision": None},
-        "trained": {"kind": "trained"},
-    }
+    vaes = {"local": {"kind": "published", "path": str(tmp_path), "repository": "a/b", "revision": None}}
     jobs = [Job("download", {"dataset": name}) for name in sources] + [Job("vae", {"vae": name}) for name in vaes]
     found = supplies.check([*jobs, Job("shard", {"dataset": "here"})], {"datasets": sources, "vaes": vaes})
     assert levels(found) == ["ok", "wrong", "ok", "wrong", "ok"]
