@@ -1,10 +1,10 @@
 """measure: features of images under a protocol, one file of features for one tar of images.
 
     python -m diffit.measure FOLDER/K-of-N.tar FEATURES/K-of-N.npz --network NETWORK_FOLDER
-    python -m diffit.measure FOLDER_OF_PICTURES FEATURES/0-of-1.npz --network NETWORK_FOLDER
+    python -m diffit.measure PICTURES FEATURES/0-of-1.npz --network NETWORK_FOLDER
 
-The second form takes a folder of any pictures of one size. ``python -m diffit.tars FEATURES --pieces N`` then makes
-the manifest with which ``diffit.score`` reads the features.
+The second form takes any pictures of one size: a folder, a tar without a manifest, or an npz file as ADM's.
+``python -m diffit.tars FEATURES --pieces N`` then makes the manifest with which ``diffit.score`` reads the features.
 """
 
 from collections import deque
@@ -17,14 +17,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from diffit import files, images, precision, tars
+from diffit import files, pictures, precision
 from diffit.cli import Parser, UserError, progress, run
 from diffit.inception import Inception
+from diffit.pictures import Sample
 from diffit.protocols import NEEDS, PROTOCOLS
 
-Sample = tuple[str, np.ndarray, int]  # key, uint8 [H, W, 3], label
 Result = TypeVar("Result")
-
 
 # A thread takes this many images at a time: on a CPU so few that activations stay in its cache.
 BATCH = {"cpu": 4, "cuda": 32}
@@ -32,7 +31,7 @@ PRECISION = "float32"
 
 
 def measure(source: Path, out: Path, network: Path, protocol: str = "clean", batch: int | None = None) -> dict:
-    """Write the features of the image tar or the folder of pictures ``source`` to ``out``; returns its sidecar.
+    """Write the features of the images at ``source`` (see :func:`pictures.read`) to ``out``; returns its sidecar.
 
     ``out`` holds features float32 [n, d], keys str [n], labels int64 [n], in the order of the images, and what else
     the metrics of the protocol take: spatial float32 [n, 2023] and logits float32 [n, 1008]. All come from one pass.
@@ -42,10 +41,11 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     rule = PROTOCOLS[protocol]
-    samples, facts, origin = _pictures(source) if source.is_dir() else _piece(source)
-    name = "0-of-1.npz" if source.is_dir() else f"{source.stem}.npz"
-    if out.name != name:
-        raise UserError(f"the features of {source} cannot be called {out.name}; name them {out.with_name(name)}")
+    given = pictures.read(source)
+    if out.name != given.features:
+        raise UserError(
+            f"the features of {source} cannot be called {out.name}; name them {out.with_name(given.features)}"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inception = Inception(network / rule.network, device)
     resize = rule.resize()
@@ -53,12 +53,16 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
     gaps = {metric: inception.missing[array] for metric, array in needs.items() if array in inception.missing}
     extras = set(needs.values()) - set(inception.missing)
 
+    batch = batch or BATCH[device]
+
     def arrays_of(chunk: list[Sample]) -> dict[str, np.ndarray]:
-        return inception(np.stack([resize(image) for _, image, _ in chunk]), extras)
+        pixels = [resize(image) for _, image, _ in chunk]
+        pixels += pixels[-1:] * (batch - len(chunk))  # other shapes may take other kernels, so that a cut would show
+        return {name: rows[: len(chunk)] for name, rows in inception(np.stack(pixels), extras).items()}
 
     keys, labels, sizes, rows = [], [], set(), []
-    with progress(desc="measure", unit="img", total=origin["count"]) as bar:
-        for chunk, arrays in _in_threads(arrays_of, samples, batch or BATCH[device]):
+    with progress(desc="measure", unit="img", total=given.count) as bar:
+        for chunk, arrays in _in_threads(arrays_of, given.samples, batch):
             keys += [key for key, _, _ in chunk]
             labels += [label for _, _, label in chunk]
             sizes |= {image.shape[:2] for _, image, _ in chunk}
@@ -91,31 +95,9 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
         gaps=gaps,
         width=rule.width,
         size=list(*sizes),
-        images=facts,
-        made_by={"images_sha256": origin["sha256"], "device": device},
+        images=given.facts,
+        made_by={"images_sha256": given.sha256, "device": device},
     )
-
-
-def _piece(path: Path) -> tuple[Iterable[Sample], dict, dict]:
-    """The samples of one image tar, what its manifest says of the whole folder, and its entry there."""
-    manifest = tars.read_manifest(path.parent)
-    entry = next((piece for piece in manifest["pieces"] if piece["file"] == path.name), None)
-    if entry is None:
-        raise UserError(f"{path} is not in the manifest beside it; gather the folder again or correct the name")
-    facts = {name: value for name, value in manifest.items() if name not in ("pieces", "class_names")}
-    return tars.read_piece_images(path, entry), facts, entry
-
-
-def _pictures(folder: Path) -> tuple[Iterable[Sample], dict, dict]:
-    """The pictures of a folder and its subfolders in the order of their paths, with a hash over all of them."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.EXTENSIONS)
-    if not paths:
-        raise UserError(f"{folder} holds no pictures; give a folder of pictures or an image tar")
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    sha256 = files.sha256_of([[name, files.sha256(path)] for name, path in zip(names, paths, strict=True)])
-    samples = ((name, np.asarray(images.decode(path, str(path))), 0) for name, path in zip(names, paths, strict=True))
-    facts = {"dataset": folder.absolute().name, "count": len(paths), "content_sha256": sha256}
-    return samples, facts, {"count": len(paths), "sha256": sha256}
 
 
 def _in_threads(
@@ -148,8 +130,10 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("images", type=Path, help="K-of-N.tar beside its manifest.json, or a folder of pictures")
-    parser.add_argument("out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for a folder)")
+    parser.add_argument("images", type=Path, help="K-of-N.tar beside its manifest.json, or a folder, tar or npz")
+    parser.add_argument(
+        "out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for pictures of your own)"
+    )
     parser.add_argument("--network", type=Path, required=True, help="the folder with inception.pt and its sidecar")
     parser.add_argument("--protocol", default="clean", choices=PROTOCOLS)
     parser.add_argument(
