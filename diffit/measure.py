@@ -52,7 +52,6 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
     needs = {metric: NEEDS[metric] for metric in rule.metrics if metric in NEEDS}
     gaps = {metric: inception.missing[array] for metric, array in needs.items() if array in inception.missing}
     extras = set(needs.values()) - set(inception.missing)
-
     batch = batch or BATCH[device]
 
     def arrays_of(chunk: list[Sample]) -> dict[str, np.ndarray]:
@@ -78,7 +77,7 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
             f"{network / rule.network} gives {width} features, the protocol {rule.name} has {rule.width}; "
             f"fetch FID's Inception with the download stage"
         )
-    arrays = {name: np.concatenate([batch.pop(name) for batch in rows]) for name in sorted({"features"} | extras)}
+    arrays = {name: np.concatenate([part.pop(name) for part in rows]) for name in sorted({"features"} | extras)}
     for name, values in arrays.items():
         if bad := [key for key, row in zip(keys, values, strict=True) if not np.isfinite(row).all()]:
             raise UserError(f"{source} has an image {bad[0]} whose {name} are not finite; make it anew or remove it")
@@ -135,7 +134,8 @@ def main() -> None:
         "out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for pictures of your own)"
     )
     parser.add_argument("--network", type=Path, required=True, help="the folder with inception.pt and its sidecar")
-    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS)
+    sources = "; ".join(f"{name}: {protocol.source}" for name, protocol in PROTOCOLS.items())
+    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help=f"clean by default. {sources}")
     parser.add_argument(
         "--batch", type=int, help=f"images at a time; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU"
     )

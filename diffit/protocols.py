@@ -39,7 +39,9 @@ def tensorflow_bilinear() -> Resize:
     """TensorFlow 1's bilinear resize, as it stands inside the graph of FID's Inception (align_corners off).
 
     Output pixel i lies at i · input / output, without the half pixel of later versions, and mixes the two nearest
-    input pixels only: large images are not antialiased. Rows first, in float32, as TensorFlow's kernel does.
+    input pixels only: large images are not antialiased. Along each row first, in float32, as TensorFlow's kernel does;
+    torch-fidelity's version, which is exact to TensorFlow's on a CPU, gives the same bits. NVIDIA's file samples the
+    same places by ``grid_sample``, which rounds otherwise.
     """
     return _legacy_bilinear
 

@@ -7,23 +7,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from diffit import download, files
+from diffit import files
 from diffit.cli import UserError
 from diffit.inception import Inception
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (3, 299, 299, 3)).astype(np.float32)
 BLOCKS = ["mixed", *(f"mixed_{number}" for number in range(1, 11))]
-
-
-class WithClasses(torch.nn.Module):
-    """The form of NVIDIA's file: ``layers`` and, behind them, the linear ``output``."""
-
-    def __init__(self, layers: torch.jit.ScriptModule):
-        super().__init__()
-        self.layers, self.output = layers, torch.nn.Linear(2048, 1008)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.output(self.layers(x).flatten(1))
 
 
 class Other(torch.nn.Module):
@@ -40,16 +29,6 @@ class Other(torch.nn.Module):
 @pytest.fixture(scope="module")
 def layers(inception: Path) -> torch.jit.ScriptModule:
     return torch.jit.load(inception / "inception.pt").eval().net.layers
-
-
-@pytest.fixture(scope="module")
-def with_classes(layers, tmp_path_factory) -> Path:
-    """A network folder as the download stage makes it of a file in NVIDIA's form."""
-    folder = tmp_path_factory.mktemp("with_classes")
-    torch.jit.script(WithClasses(layers).eval()).save(folder / "mine.pt")
-    spec = {"source": "inception", "path": str(folder / "mine.pt"), "sha256": files.sha256(folder / "mine.pt")}
-    download.download(spec, folder / "network")
-    return folder / "network"
 
 
 def normalized() -> torch.Tensor:
@@ -92,12 +71,12 @@ def test_the_wheels_file_has_no_logits_and_says_so(inception):
     assert network.missing == {"logits": "the network ends at its features, without the 1008 classes"}
 
 
-def test_a_file_in_nvidias_form_gives_the_same_features_and_logits_without_bias(inception, with_classes):
-    network = Inception(with_classes / "inception.pt", "cpu")
+def test_a_file_in_nvidias_form_gives_the_same_features_and_logits_without_bias(inception, inception_with_classes):
+    network = Inception(inception_with_classes / "inception.pt", "cpu")
     assert network.missing == {}
     found, expected = network(PIXELS, {"spatial", "logits"}), Inception(inception / "inception.pt", "cpu")(PIXELS)
     np.testing.assert_array_equal(found["features"], expected["features"])
-    weight = torch.jit.load(with_classes / "inception.pt").output.weight.detach().numpy()
+    weight = torch.jit.load(inception_with_classes / "inception.pt").output.weight.detach().numpy()
     assert found["logits"].shape == (3, 1008) and found["logits"].dtype == np.float32
     np.testing.assert_allclose(found["logits"], expected["features"] @ weight.T, atol=1e-4)
 

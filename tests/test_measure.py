@@ -109,16 +109,17 @@ def test_equal_images_give_equal_bytes_on_any_number_of_threads_and_batches_chan
     assert np.linalg.norm(a - c) < 1e-5 * np.linalg.norm(a)
 
 
-def test_pieces_of_any_cut_concatenate_to_the_bits_of_one_pass(inception, tmp_path):
+def test_pieces_of_any_cut_concatenate_to_the_bits_of_one_pass(inception_with_classes, tmp_path):
     images = pixels(7, size=16)
     whole = write_images(tmp_path / "whole", images)
-    measure(whole / "0-of-1.tar", tmp_path / "f" / "whole" / "0-of-1.npz", inception, "adm")
+    measure(whole / "0-of-1.tar", tmp_path / "f" / "whole" / "0-of-1.npz", inception_with_classes, "adm")
     expected = read(tmp_path / "f" / "whole" / "0-of-1.npz")
+    assert sorted(expected) == ["features", "keys", "labels", "logits", "spatial"]
     for count in (2, 3):
         folder, merged = write_images(tmp_path / str(count), images, pieces=count), {}
         for k in range(count):
             out = tmp_path / "f" / str(count) / f"{k}-of-{count}.npz"
-            measure(folder / f"{k}-of-{count}.tar", out, inception, "adm")
+            measure(folder / f"{k}-of-{count}.tar", out, inception_with_classes, "adm")
             for name, values in read(out).items():
                 merged.setdefault(name, []).append(values)
         order = np.argsort(np.concatenate(merged["keys"]))  # the pieces take every second or third image
