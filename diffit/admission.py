@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Sequence
 
 from diffit.findings import Finding, ok, warning, wrong
-from diffit.queues import Request, Site, SlurmError, ask, minutes
+from diffit.queues import Request, Site, minutes
+from diffit.scheduler import SlurmError, ask
 
 COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr")
 PROFILE = "profiles/slurm/config.yaml"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from diffit import journal, slurm, state
 from diffit.cli import UserError, progress
+from diffit.scheduler import SlurmError
 
 if TYPE_CHECKING:
     from diffit.train import Task
@@ -74,7 +75,7 @@ class _Follower:
         """Ask for the job's state and say where it changed; returns whether it did."""
         try:
             job = slurm.find(self.name) or slurm.Job(self.job, "UNKNOWN", "")
-        except slurm.NoAnswerError as error:
+        except SlurmError as error:
             if not self.warned:
                 log.warning("warning: SLURM does not answer (%s); job %s may well go on", error, self.job)
                 self.warned = True
@@ -121,7 +122,7 @@ class _Follower:
             slurm.cancel(self.job)
             while (job := slurm.find(self.name)) and not job.has_ended and time.monotonic() < deadline:
                 time.sleep(1)
-        except slurm.NoAnswerError as error:
+        except SlurmError as error:
             raise UserError(f"job {self.job} could not be cancelled ({error}); try: scancel {self.job}") from None
         log.info("job %s is cancelled; the same command goes on from its last checkpoint", self.job)
 

@@ -6,7 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
-from diffit.queues import SlurmError, ask
+from diffit.scheduler import SlurmError, ask
 
 log = logging.getLogger("diffit")
 

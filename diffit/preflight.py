@@ -22,6 +22,7 @@ from diffit.costs import Costs, Gpu
 from diffit.findings import Finding, ok, summary, warning, wrong
 from diffit.jobs import Workflow
 from diffit.plan import add_goals, asked, format_bytes
+from diffit.scheduler import SlurmError
 
 LOCK_FILE = Path(__file__).resolve().parent.parent / "requirements.lock"
 PLUGIN, PLUGIN_LEAST = "snakemake-executor-plugin-slurm", (2, 8, 0)
@@ -99,7 +100,7 @@ def check_cluster(workflow: Workflow, costs: Costs, wait: float | None) -> list[
         return found
     try:
         site = queues.read()
-    except queues.SlurmError as error:
+    except SlurmError as error:
         return [*found, wrong(f"SLURM does not answer: {error}", "try again later, or ask the administrators")]
     found += admission.check_accounting(site) + admission.check_requeue(site)
     probed = set()

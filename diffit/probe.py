@@ -19,7 +19,8 @@ from diffit import files
 from diffit.admission import PROFILE
 from diffit.cli import Parser, run
 from diffit.findings import Finding, ok, warning, wrong
-from diffit.queues import Request, SlurmError, ask
+from diffit.queues import Request
+from diffit.scheduler import SlurmError, ask
 
 JOB_MINUTES = 5
 CLOCK_SECONDS = 5

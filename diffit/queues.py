@@ -6,32 +6,13 @@ import os
 import pwd
 import re
 import shlex
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from diffit.jobs import Job
+from diffit.scheduler import SlurmError, ask
 
-PATIENCE_SECONDS = 60
 USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
-
-
-class SlurmError(Exception):
-    """A command of SLURM failed; the message is its last line."""
-
-
-def ask(*command: str) -> str:
-    """What a command of SLURM prints; :class:`SlurmError` where it fails or does not end."""
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    except OSError as error:
-        raise SlurmError(f"{command[0]}: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer in {PATIENCE_SECONDS} s") from None
-    if ended.returncode:
-        said = (ended.stderr or ended.stdout).strip().splitlines() or [f"exit status {ended.returncode}"]
-        raise SlurmError(said[-1])
-    return ended.stdout
 
 
 # --------------------------------------------------------------------------------------------- what is asked for

@@ -1,7 +1,7 @@
 """SLURM's one door: submit a job of ranks through submitit, look for it by its name, cancel it, requeue it.
 
 A job is looked for by a name that no other job has, so that it is found whether or not its number could be written
-down after it was submitted. Where SLURM's controller does not answer, :class:`NoAnswerError` says so, and nothing is
+down after it was submitted. Where SLURM's controller does not answer, :class:`SlurmError` says so, and nothing is
 concluded from it.
 """
 
@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from submitit.helpers import clean_env
 
 from diffit import cli, cluster, files
 from diffit.cli import UserError
+from diffit.scheduler import SlurmError, ask
 
 log = logging.getLogger("diffit")
 
@@ -33,15 +33,10 @@ ENDED = {
     "TIMEOUT", "UNKNOWN",
 }  # fmt: skip
 UNREACHABLE = re.compile("unable to contact|connect failure|connection refused|timed out|zero bytes", re.IGNORECASE)
-ANSWER_SECONDS = 60
 RETRY_SECONDS = 5
 REQUEUE_TRIES = 12
 UNLIMITED = 10**9  # of the requeues that submitit counts
 SUBMISSION = "DIFFIT_SUBMISSION"  # in the environment of a job's ranks: the job's name
-
-
-class NoAnswerError(Exception):
-    """SLURM's controller does not answer now."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +177,8 @@ def _executor(
 
 
 def find(name: str) -> Job | None:
-    """The job of a name, None where SLURM's controller knows none (any more). Raises :class:`NoAnswerError`."""
-    said = _ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A|%T|%r")
+    """The job of a name, None where SLURM's controller knows none (any more). Raises :class:`SlurmError`."""
+    said = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%A|%T|%r")
     jobs = [Job(*line.split("|", 2)) for line in said.splitlines() if line.strip()]
     return jobs[-1] if jobs else None
 
@@ -194,7 +189,7 @@ def wait_for_answer(name: str) -> Job | None:
     while True:
         try:
             return find(name)
-        except NoAnswerError as error:
+        except SlurmError as error:
             if not warned:
                 log.warning("warning: SLURM does not answer (%s); waiting", error)
                 warned = True
@@ -204,16 +199,16 @@ def wait_for_answer(name: str) -> Job | None:
 def outcome(job: str) -> str | None:
     """How a job ended, by the accounting; None where that does not say."""
     try:
-        said = _ask("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State")
-    except NoAnswerError:
+        said = ask("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={job}", "--format=State")
+    except SlurmError:
         return None
     state = (said.split() or [""])[0]  # "CANCELLED by 1000"
     return state if state in ENDED else None
 
 
 def cancel(job: str) -> None:
-    """End a job for good. Raises :class:`NoAnswerError`."""
-    _ask("scancel", job)
+    """End a job for good. Raises :class:`SlurmError`."""
+    ask("scancel", job)
 
 
 def requeue() -> None:
@@ -224,29 +219,17 @@ def requeue() -> None:
     job = os.environ["SLURM_JOB_ID"]
     for _ in range(REQUEUE_TRIES):
         try:
-            state = _ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip()
+            state = ask("squeue", "--noheader", f"--jobs={job}", "--format=%T").strip()
             if state == "RUNNING":
-                _ask("scontrol", "requeue", job)
+                ask("scontrol", "requeue", job)
                 log.info("job %s goes back to the queue", job)
             else:
                 log.info("job %s is %s already", job, state or "gone")
             return
-        except NoAnswerError as error:
+        except SlurmError as error:
             said = error
             time.sleep(RETRY_SECONDS)
     raise UserError(f"job {job} could not be requeued ({said}); its state is saved, the same command goes on from it")
-
-
-def _ask(*command: str) -> str:
-    """What a SLURM command prints; :class:`NoAnswerError` with its last words where it fails."""
-    try:
-        # A session of its own: an interrupt from the terminal is for this process to handle.
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, start_new_session=True)
-    except subprocess.TimeoutExpired:
-        raise NoAnswerError(f"{command[0]} takes more than {ANSWER_SECONDS} s") from None
-    if ended.returncode:
-        raise NoAnswerError((ended.stderr.strip().splitlines() or [f"{command[0]} failed"])[-1])
-    return ended.stdout
 
 
 @contextmanager

@@ -11,7 +11,6 @@ results/runs/{run}/state/lock                       who changes it now, see diff
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -112,5 +111,5 @@ def begin_leg(folder: Path, identity: dict) -> None:
     legs = files.read_json(path, remedy="restore it")["legs"] if path.exists() else []
     if legs and legs[-1]["code"] != code:
         log.warning("warning: the code of %s changed since its last leg (%s → %s)", folder, legs[-1]["code"], code)
-    at, job = time.strftime("%FT%TZ", time.gmtime()), os.environ.get("SLURM_JOB_ID")
+    at, job = time.strftime("%FT%TZ", time.gmtime()), files.job()
     files.write_json(path, {"legs": [*legs, {"code": code, "commit": commit(), "at": at, "job": job}]})

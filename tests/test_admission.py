@@ -8,6 +8,7 @@ from diffit import admission, preflight, queues, supplies
 from diffit.findings import ok, summary, warning, wrong
 from diffit.jobs import Job
 from diffit.queues import Association, Node, Request, Site, gpus_of, minutes, requests
+from diffit.scheduler import SlurmError
 
 LOW = {
     "PartitionName": "low", "AllowGroups": "ALL", "AllowAccounts": "ALL", "Default": "YES", "DefaultTime": "NONE",
@@ -169,7 +170,7 @@ def test_a_machine_without_slurm_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = admission.check_commands()
     assert found.level == "wrong" and "no sbatch, srun" in found.what
-    with pytest.raises(queues.SlurmError, match="scontrol"):
+    with pytest.raises(SlurmError, match="scontrol"):
         queues.read()
 
 
@@ -208,10 +209,7 @@ def test_what_is_still_to_be_fetched_is_looked_for(tmp_path):
         "digits": {"source": "digits", "path": None},
         "nowhere": {"source": "folder", "path": None},
     }
-    vaes = {
-        "local": {"kind": "published", "path": str(tmp_path), "repository": "a/b", "revision": None},
-        "trained": {"kind": "trained"},
-    }
+    vaes = {"local": {"kind": "published", "path": str(tmp_path), "repository": "a/b", "revision": None}}
     jobs = [Job("download", {"dataset": name}) for name in sources] + [Job("vae", {"vae": name}) for name in vaes]
     found = supplies.check([*jobs, Job("shard", {"dataset": "here"})], {"datasets": sources, "vaes": vaes})
     assert levels(found) == ["ok", "wrong", "ok", "wrong", "ok"]

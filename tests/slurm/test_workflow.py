@@ -250,11 +250,12 @@ def test_all_that_is_configured_resolves_on_the_cluster(tmp_path):
     """With the real configuration and profile; how long it takes is printed, and is no part of the test."""
     began = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", "--directory", str(tmp_path),
-         "--configfile", "config.yaml"],
+        [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", "--printshellcmds",
+         "--directory", str(tmp_path), "--configfile", "config.yaml"],
         cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip
     print(f"{time.monotonic() - began:.1f} s for a dry run of all results")
     assert ended.returncode == 0, ended.stderr
-    (training,) = re.findall(r"results/runs/imagenet256/1792000/ema.*?resources: (.*?)\n", ended.stdout, re.DOTALL)
-    assert all(word in training for word in ("launcher=slurm", "gpus=8", "partition=gpu", "account=project"))
+    (training,) = re.findall(r".*diffit.train .* results/runs/imagenet256 --milestone 1792000 .*", ended.stdout)
+    for words in ("--launcher=slurm", "--partition=gpu", "--account=project", "--nodes=1", "--gpus=8", "--memory=400G"):
+        assert words in training
