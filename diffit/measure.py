@@ -1,158 +1,107 @@
 """measure: features of images under a protocol, one file of features for one tar of images.
 
     python -m diffit.measure FOLDER/K-of-N.tar FEATURES/K-of-N.npz --network NETWORK_FOLDER
-    python -m diffit.measure FOLDER_OF_PICTURES FEATURES/0-of-1.npz --network NETWORK_FOLDER
+    python -m diffit.measure PICTURES FEATURES/0-of-1.npz --network NETWORK_FOLDER
 
-The second form takes a folder of any pictures of one size. ``python -m diffit.tars FEATURES --pieces N`` then makes
-the manifest with which ``diffit.score`` reads the features.
+The second form takes any pictures of one size: a folder, a tar without a manifest, or an npz file as ADM's.
+``python -m diffit.tars FEATURES --pieces N`` then makes the manifest with which ``diffit.score`` reads the features.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from diffit import files, images, precision, tars
+from diffit import files, pictures, precision
 from diffit.cli import Parser, UserError, progress, run
+from diffit.inception import Inception
+from diffit.pictures import Sample
+from diffit.protocols import NEEDS, PROTOCOLS
 
-Resize = Callable[[np.ndarray], np.ndarray]
-Sample = tuple[str, np.ndarray, int]  # key, uint8 [H, W, 3], label
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How an image becomes a vector. Scores of two protocols never compare."""
-
-    name: str
-    resize: Callable[[], Resize]  # builds: uint8 [H, W, 3] → float32 [h, w, 3] in 0…255, what the network takes
-    network: str  # its file in the network folder
-    width: int  # of the features
-
-
-def clean_resize() -> Resize:
-    """clean-fid's resizer: Pillow's bicubic on float channels to 299×299, not rounded (Parmar et al. 2022)."""
-    from cleanfid.resize import build_resizer  # here, since clean-fid takes seconds to import
-
-    return build_resizer("clean")
-
-
-PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in [
-        Protocol("clean", clean_resize, "inception.pt", 2048),
-    ]
-}
+Result = TypeVar("Result")
 
 # A thread takes this many images at a time: on a CPU so few that activations stay in its cache.
 BATCH = {"cpu": 4, "cuda": 32}
 PRECISION = "float32"
 
 
-class Inception:
-    """FID's Inception-v3: from resized images to the 2048 features of its last pooling."""
-
-    def __init__(self, path: Path, device: str):
-        self.sha256 = files.verify(path, "fetch it again with the download stage")["sha256"]
-        script = torch.jit.load(path, map_location=device).eval()
-        # Both published files hold the network as `layers`; one of them wraps it in `net`.
-        self._layers = getattr(script, "net", script).layers
-        self._device = device
-
-    @torch.inference_mode()
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """float32 [n, h, w, 3] in 0…255 → float32 [n, 2048]."""
-        x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # n 3 h w, channels last in memory
-        # A thread's own setting: fusing kernels after the first batches would change bits on the way.
-        with torch.jit.optimized_execution(False):
-            return self._layers((x - 128) / 128).flatten(1).cpu().numpy()  # n 2048
-
-
 def measure(source: Path, out: Path, network: Path, protocol: str = "clean", batch: int | None = None) -> dict:
-    """Write the features of the image tar or the folder of pictures ``source`` to ``out``; returns its sidecar.
+    """Write the features of the images at ``source`` (see :func:`pictures.read`) to ``out``; returns its sidecar.
 
-    ``out`` holds features float32 [n, d], keys str [n], labels int64 [n], in the order of the images. Raises
-    :class:`UserError` for a damaged input, images of several sizes and features that are not finite.
+    ``out`` holds features float32 [n, d], keys str [n], labels int64 [n], in the order of the images, and what else
+    the metrics of the protocol take: spatial float32 [n, 2023] and logits float32 [n, 1008]. All come from one pass.
+    A metric whose array the network cannot give stands in the sidecar's ``gaps`` with the reason. Raises
+    :class:`UserError` for a damaged input, images of several sizes and values that are not finite.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     rule = PROTOCOLS[protocol]
-    samples, facts, origin = _pictures(source) if source.is_dir() else _piece(source)
-    name = "0-of-1.npz" if source.is_dir() else f"{source.stem}.npz"
-    if out.name != name:
-        raise UserError(f"the features of {source} cannot be called {out.name}; name them {out.with_name(name)}")
+    given = pictures.read(source)
+    if out.name != given.features:
+        raise UserError(
+            f"the features of {source} cannot be called {out.name}; name them {out.with_name(given.features)}"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inception = Inception(network / rule.network, device)
     resize = rule.resize()
+    needs = {metric: NEEDS[metric] for metric in rule.metrics if metric in NEEDS}
+    gaps = {metric: inception.missing[array] for metric, array in needs.items() if array in inception.missing}
+    extras = set(needs.values()) - set(inception.missing)
+    batch = batch or BATCH[device]
 
-    def features_of(chunk: list[Sample]) -> np.ndarray:
-        return inception(np.stack([resize(image) for _, image, _ in chunk]))
+    def arrays_of(chunk: list[Sample]) -> dict[str, np.ndarray]:
+        pixels = [resize(image) for _, image, _ in chunk]
+        pixels += pixels[-1:] * (batch - len(chunk))  # other shapes may take other kernels, so that a cut would show
+        return {name: rows[: len(chunk)] for name, rows in inception(np.stack(pixels), extras).items()}
 
     keys, labels, sizes, rows = [], [], set(), []
-    with progress(desc="measure", unit="img", total=origin["count"]) as bar:
-        for chunk, features in _in_threads(features_of, samples, batch or BATCH[device]):
+    with progress(desc="measure", unit="img", total=given.count) as bar:
+        for chunk, arrays in _in_threads(arrays_of, given.samples, batch):
             keys += [key for key, _, _ in chunk]
             labels += [label for _, _, label in chunk]
             sizes |= {image.shape[:2] for _, image, _ in chunk}
             if len(sizes) > 1:
                 raise UserError(f"{source} holds images of {_sizes(sizes)} pixels; bring them to one size first")
-            rows.append(features)
+            rows.append(arrays)
             bar.update(len(chunk))
     if not rows:
         raise UserError(f"{source} holds no images; cut the set into fewer pieces")
-    features = np.concatenate(rows)
-    if features.shape[1] != rule.width:
+    width = rows[0]["features"].shape[1]
+    if width != rule.width:
         raise UserError(
-            f"{network / rule.network} gives {features.shape[1]} features, the protocol {rule.name} has {rule.width}; "
+            f"{network / rule.network} gives {width} features, the protocol {rule.name} has {rule.width}; "
             f"fetch FID's Inception with the download stage"
         )
-    if bad := [key for key, row in zip(keys, features, strict=True) if not np.isfinite(row).all()]:
-        raise UserError(f"{source} has an image {bad[0]} whose features are not finite; make it anew or remove it")
+    arrays = {name: np.concatenate([part.pop(name) for part in rows]) for name in sorted({"features"} | extras)}
+    for name, values in arrays.items():
+        if bad := [key for key, row in zip(keys, values, strict=True) if not np.isfinite(row).all()]:
+            raise UserError(f"{source} has an image {bad[0]} whose {name} are not finite; make it anew or remove it")
 
     with files.atomic(out) as temporary, temporary.open("wb") as file:
-        np.savez(file, features=features, keys=np.array(keys, str), labels=np.array(labels, np.int64))
+        np.savez(file, **arrays, keys=np.array(keys, str), labels=np.array(labels, np.int64))
     return files.seal(
         out,
         count=len(keys),
         protocol=rule.name,
         network_sha256=inception.sha256,
+        resize=rule.resize.__name__,
         precision=PRECISION,
+        gaps=gaps,
         width=rule.width,
         size=list(*sizes),
-        images=facts,
-        made_by={"images_sha256": origin["sha256"], "device": device},
+        images=given.facts,
+        made_by={"images_sha256": given.sha256, "device": device},
     )
 
 
-def _piece(path: Path) -> tuple[Iterable[Sample], dict, dict]:
-    """The samples of one image tar, what its manifest says of the whole folder, and its entry there."""
-    manifest = tars.read_manifest(path.parent)
-    entry = next((piece for piece in manifest["pieces"] if piece["file"] == path.name), None)
-    if entry is None:
-        raise UserError(f"{path} is not in the manifest beside it; gather the folder again or correct the name")
-    facts = {name: value for name, value in manifest.items() if name not in ("pieces", "class_names")}
-    return tars.read_piece_images(path, entry), facts, entry
-
-
-def _pictures(folder: Path) -> tuple[Iterable[Sample], dict, dict]:
-    """The pictures of a folder and its subfolders in the order of their paths, with a hash over all of them."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.EXTENSIONS)
-    if not paths:
-        raise UserError(f"{folder} holds no pictures; give a folder of pictures or an image tar")
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    sha256 = files.sha256_of([[name, files.sha256(path)] for name, path in zip(names, paths, strict=True)])
-    samples = ((name, np.asarray(images.decode(path, str(path))), 0) for name, path in zip(names, paths, strict=True))
-    facts = {"dataset": folder.absolute().name, "count": len(paths), "content_sha256": sha256}
-    return samples, facts, {"count": len(paths), "sha256": sha256}
-
-
 def _in_threads(
-    work: Callable[[list[Sample]], np.ndarray], samples: Iterable[Sample], batch: int
-) -> Iterator[tuple[list[Sample], np.ndarray]]:
+    work: Callable[[list[Sample]], Result], samples: Iterable[Sample], batch: int
+) -> Iterator[tuple[list[Sample], Result]]:
     """Yield batches of samples with what ``work`` makes of them, in order, a few batches ahead.
 
     Each thread works on a batch of its own with one core: threads that share every operation of one batch wait for
@@ -180,10 +129,13 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("images", type=Path, help="K-of-N.tar beside its manifest.json, or a folder of pictures")
-    parser.add_argument("out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for a folder)")
+    parser.add_argument("images", type=Path, help="K-of-N.tar beside its manifest.json, or a folder, tar or npz")
+    parser.add_argument(
+        "out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for pictures of your own)"
+    )
     parser.add_argument("--network", type=Path, required=True, help="the folder with inception.pt and its sidecar")
-    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS)
+    sources = "; ".join(f"{name}: {protocol.source}" for name, protocol in PROTOCOLS.items())
+    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help=f"clean by default. {sources}")
     parser.add_argument(
         "--batch", type=int, help=f"images at a time; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU"
     )

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffit import download, encode, shard, tars, train_vae
+from diffit import download, encode, files, shard, tars, train_vae
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -130,6 +130,27 @@ def inception(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inception")
     download.download({"source": "inception"}, folder)
     return folder
+
+
+class WithClasses(torch.nn.Module):
+    """The form of NVIDIA's file: ``layers`` and, behind them, the linear ``output``."""
+
+    def __init__(self, layers: torch.jit.ScriptModule):
+        super().__init__()
+        self.layers, self.output = layers, torch.nn.Linear(2048, 1008)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output(self.layers(x).flatten(1))
+
+
+@pytest.fixture(scope="session")
+def inception_with_classes(inception, tmp_path_factory) -> Path:
+    """The network folder as the download stage makes it of a file in NVIDIA's form, with classes drawn at random."""
+    folder = tmp_path_factory.mktemp("inception_with_classes")
+    layers, mine = torch.jit.load(inception / "inception.pt").eval().net.layers, folder / "mine.pt"
+    torch.jit.script(WithClasses(layers).eval()).save(mine)
+    download.download({"source": "inception", "path": str(mine), "sha256": files.sha256(mine)}, folder / "network")
+    return folder / "network"
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from PIL import Image
 from diffit import files, tars
 from diffit.cli import UserError
 from diffit.images import center_crop, decode
+from diffit.inception import Inception
 from diffit.measure import measure
 
 
@@ -108,6 +109,59 @@ def test_equal_images_give_equal_bytes_on_any_number_of_threads_and_batches_chan
     assert np.linalg.norm(a - c) < 1e-5 * np.linalg.norm(a)
 
 
+def test_pieces_of_any_cut_concatenate_to_the_bits_of_one_pass(inception_with_classes, tmp_path):
+    images = pixels(7, size=16)
+    whole = write_images(tmp_path / "whole", images)
+    measure(whole / "0-of-1.tar", tmp_path / "f" / "whole" / "0-of-1.npz", inception_with_classes, "adm")
+    expected = read(tmp_path / "f" / "whole" / "0-of-1.npz")
+    assert sorted(expected) == ["features", "keys", "labels", "logits", "spatial"]
+    for count in (2, 3):
+        folder, merged = write_images(tmp_path / str(count), images, pieces=count), {}
+        for k in range(count):
+            out = tmp_path / "f" / str(count) / f"{k}-of-{count}.npz"
+            measure(folder / f"{k}-of-{count}.tar", out, inception_with_classes, "adm")
+            for name, values in read(out).items():
+                merged.setdefault(name, []).append(values)
+        order = np.argsort(np.concatenate(merged["keys"]))  # the pieces take every second or third image
+        for name, values in expected.items():
+            np.testing.assert_array_equal(np.concatenate(merged[name])[order], values)
+
+
+def test_a_protocol_gets_all_its_arrays_in_one_pass_and_names_its_gaps(inception, tmp_path, monkeypatch):
+    folder, passes = write_images(tmp_path / "images", pixels(5)), []
+    monkeypatch.setattr(Inception, "__call__", counted(Inception.__call__, passes))
+    record = measure(folder / "0-of-1.tar", tmp_path / "adm" / "0-of-1.npz", inception, "adm")
+    assert sum(passes) == 8  # two batches of four
+    stored = read(tmp_path / "adm" / "0-of-1.npz")
+    assert {name: stored[name].shape for name in ("features", "spatial")} == {
+        "features": (5, 2048),
+        "spatial": (5, 2023),
+    }
+    assert record["gaps"] == {"inception_score": "the network ends at its features, without the 1008 classes"}
+    assert (record["protocol"], record["resize"]) == ("adm", "tensorflow_bilinear")
+    assert tars.gather(tmp_path / "adm", 1)["gaps"] == record["gaps"]
+    record = measure(folder / "0-of-1.tar", tmp_path / "clean" / "0-of-1.npz", inception)
+    assert (record["gaps"], record["resize"]) == ({}, "pillow_bicubic")
+    assert sorted(read(tmp_path / "clean" / "0-of-1.npz")) == ["features", "keys", "labels"]
+
+
+def counted(call, passes: list[int]):
+    def counting(self, pixels, extras=()):
+        passes.append(len(pixels))
+        return call(self, pixels, extras)
+
+    return counting
+
+
+def test_adm_and_edm_measure_alike_and_clean_otherwise(inception, tmp_path):
+    folder, found = write_images(tmp_path / "images", pixels(2, size=32)), {}
+    for protocol in ("clean", "adm", "edm"):
+        measure(folder / "0-of-1.tar", tmp_path / protocol / "0-of-1.npz", inception, protocol)
+        found[protocol] = read(tmp_path / protocol / "0-of-1.npz")["features"]
+    np.testing.assert_array_equal(found["adm"], found["edm"])
+    assert np.linalg.norm(found["clean"] - found["adm"]) > 0.01 * np.linalg.norm(found["adm"])
+
+
 def test_a_network_that_is_not_the_sealed_one_is_refused(inception, tmp_path):
     network = tmp_path / "network"
     network.mkdir()
@@ -124,16 +178,22 @@ def test_a_network_that_is_not_the_sealed_one_is_refused(inception, tmp_path):
     assert not (tmp_path / "f").exists()
 
 
+class FirstPixel(torch.nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = x[:, 0, 0, 0] + 1
+        return (first * (first / first)).reshape(-1, 1, 1, 1).expand(-1, self.width, 1, 1)
+
+
 class Stub(torch.nn.Module):
     """A network of the right face whose features are the first pixel, or NaN where that is black."""
 
     def __init__(self, width: int = 2048):
         super().__init__()
-        self.width = width
-
-    def layers(self, x: torch.Tensor) -> torch.Tensor:
-        first = x[:, 0, 0, 0] + 1
-        return (first * (first / first)).reshape(-1, 1, 1, 1).expand(-1, self.width, 1, 1)
+        self.layers = torch.nn.Sequential(FirstPixel(width))
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""Features a second against clean-fid's own way, in one process: its loader, its resizer and the same network.
+
+    python -m bench.measure
+
+Both start from a folder of PNGs and from the network's file, which they load anew. Ours also hashes the pictures and
+the network, checks the features and writes them to the disk. The loader of the other makes batches of 32, clean-fid's
+number, without workers; ours has one thread a core, and the other's operations share the same cores.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.timing import compare
+from diffit import download, images
+from diffit.measure import measure
+
+SHARED = Path("../shared/data/imagenet_sample")
+SIZES = {32: 64, 256: 64}  # how many images at each resolution
+REPEAT = 3
+
+
+def write_pictures(folder: Path, size: int, count: int) -> str:
+    """Write ``count`` PNGs of ``size``×``size`` and say what they are."""
+    folder.mkdir()
+    paths = sorted(SHARED.rglob("*.JPEG"))[:count]
+    crops = [images.center_crop(images.decode(path, path.name), size) for path in paths]
+    noise = np.random.default_rng(0)
+    for number in range(count):
+        picture = crops[number % len(crops)] if crops else noise.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        (folder / f"{number:04d}.png").write_bytes(images.png(picture))
+    return "of ImageNet" if crops else "of noise"
+
+
+def cleanfid(folder: Path, network: Path) -> np.ndarray:
+    """The features as clean-fid's ``get_folder_features`` makes them, float32 [n, 2048]."""
+    from cleanfid.fid import get_folder_features
+
+    script = torch.jit.load(network / "inception.pt").eval().to(device())
+    return get_folder_features(
+        str(folder), lambda x: script((x - 128) / 128), num_workers=0, batch_size=32, device=device(), verbose=False
+    )
+
+
+def ours(folder: Path, network: Path, out: Path) -> np.ndarray:
+    measure(folder, out, network)
+    with np.load(out) as stored:
+        return stored["features"]
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        download.download({"source": "inception"}, root / "network")
+        for size, count in SIZES.items():
+            folder, out = root / str(size), root / f"{size}-features" / "0-of-1.npz"
+            what = write_pictures(folder, size, count)
+            us, them = ours(folder, root / "network", out), cleanfid(folder, root / "network")
+            assert np.linalg.norm(us - them) < 1e-4 * np.linalg.norm(them), "the ways give different features"
+            compare(
+                f"features, {count} {what} at {size}×{size}",
+                lambda folder=folder, out=out: ours(folder, root / "network", out),
+                lambda folder=folder: cleanfid(folder, root / "network"),
+                REPEAT,
+                images=count,
+            )
+
+
+if __name__ == "__main__":
+    main()
