@@ -72,6 +72,42 @@ class Gaussian:
         )
 
 
+@dataclass
+class Moments:
+    """Mean and scatter of features that arrive in pieces, of any size, so that a data set is never held in memory."""
+
+    mean: np.ndarray  # float64 [d]
+    scatter: np.ndarray  # float64 [d, d]: sum of outer products of the deviations from the mean
+    count: int = 0
+
+    @classmethod
+    def empty(cls, width: int) -> "Moments":
+        return cls(np.zeros(width), np.zeros((width, width)))
+
+    def add(self, features: np.ndarray) -> None:
+        """Take in features [n, d] of any float type, ``_ROWS`` at a time."""
+        for start in range(0, len(features), _ROWS):
+            rows = features[start : start + _ROWS]
+            mean = rows.mean(axis=0, dtype=np.float64)
+            centered = rows - mean
+            self.merge(Moments(mean, centered.T @ centered, len(rows)))
+
+    def merge(self, other: "Moments") -> None:
+        """Take in what ``other`` has seen (Chan et al. 1979)."""
+        _same_width(self, other)
+        if not other.count:
+            return
+        count, shift = self.count + other.count, other.mean - self.mean
+        self.scatter += other.scatter
+        self.scatter += np.outer(shift, shift) * (self.count * other.count / count)
+        self.mean = self.mean + shift * (other.count / count)
+        self.count = count
+
+    def gaussian(self) -> Gaussian:
+        """Raises :class:`UserError` for fewer than 2 features, or where one was not finite."""
+        return Gaussian(self.mean, self.scatter / max(self.count - 1, 1), self.count)
+
+
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """The squared Fréchet distance of two Gaussians: FID, where the features are Inception's.
 
@@ -82,7 +118,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return float(apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * _trace_of_root(a, b))
 
 
-def _same_width(a: Gaussian, b: Gaussian) -> None:
+def _same_width(a: "Gaussian | Moments", b: "Gaussian | Moments") -> None:
     if len(a.mean) != len(b.mean):
         raise UserError(
             f"features of width {len(a.mean)} and {len(b.mean)} cannot be compared; measure both with one network"
