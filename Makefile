@@ -47,7 +47,10 @@ test-slurm: $(INSTALLED) ## on a real SLURM of two nodes, started for it: as roo
 	$(BIN)/python -m pytest -m slurm
 
 bench: $(INSTALLED) ## speed, two ways side by side
-	@for bench in $(sort $(filter-out timing network,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
+	@for bench in $(sort $(filter-out timing network quality,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
+
+quality: $(INSTALLED) ## what the scores say of real and of damaged images, into docs: an hour on 2 cores
+	$(BIN)/python -m bench.quality
 
 report: $(INSTALLED) ## one HTML page of all results that are there
 	@test -n "$(GOAL)" || { echo "error: there is no results/*_fid.csv yet to report; make demo makes one"; exit 1; }
@@ -68,4 +71,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo plan preflight test test-slow test-slurm bench report accept lint format
+.PHONY: help install demo plan preflight test test-slow test-slurm bench quality report accept lint format

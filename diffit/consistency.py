@@ -24,6 +24,9 @@ def check(config: dict) -> None:
         if vae["kind"] == "trained":
             _known(f"vaes.{name}.dataset", vae["dataset"], config["datasets"])
             _groups(f"vaes.{name}", vae)
+    for name, dataset in config["datasets"].items():
+        for protocol, other in dataset["references"].items():
+            _reference(f"datasets.{name}.references.{protocol}", dataset, other, config["datasets"])
     for name, run in config["runs"].items():
         place = f"runs.{name}"
         _known(f"{place}.dataset", run["dataset"], config["datasets"])
@@ -33,6 +36,7 @@ def check(config: dict) -> None:
             _known(f"{place}.vae", run["vae"], config["vaes"])
             _latents(place, run, config["datasets"][run["dataset"]], config["vaes"][run["vae"]])
         _labels(place, run, config["datasets"][run["dataset"]])
+        _paper(place, run)
         _milestones(place, run)
         check_sampler(config, name, run["sampler"])
 
@@ -84,8 +88,19 @@ def _known(place: str, name: str, section: dict) -> None:
         raise UserError(f"config: {place} names {name!r}, which is not defined; {nearest(name, section)}")
 
 
+def _reference(place: str, dataset: dict, name: str, datasets: dict) -> None:
+    _known(place, name, datasets)
+    if datasets[name]["resolution"] != dataset["resolution"]:
+        raise UserError(
+            f"config: {place} names {name!r}, whose resolution is {datasets[name]['resolution']} and not "
+            f"{dataset['resolution']}; name one of the same resolution"
+        )
+    if datasets[name]["source"] == "adm" and not place.endswith(".adm"):
+        raise UserError(f"config: {place} names {name!r}, whose statistics are those of adm; move it to references.adm")
+
+
 def _pieces(place: str, sampler: dict) -> None:
-    first, count, block = sampler["first_seed"], sampler["images"], sampler["block"]
+    first, count, block = sampler["first_seed"], sampler["images"] * sampler["sets"], sampler["block"]
     blocks = -(-(first + count) // block) - first // block
     if sampler["pieces"] > blocks:
         raise UserError(
@@ -141,6 +156,16 @@ def _labels(place: str, run: dict, dataset: dict) -> None:
         raise UserError(
             f"config: {place}.weights.classes is {run['weights']['classes']}, and ImageNet has {IMAGENET_CLASSES}; "
             "name weights of as many classes"
+        )
+
+
+def _paper(place: str, run: dict) -> None:
+    """A published number stands beside the score of its own protocol."""
+    paper = run["paper"]
+    if len(paper) > len(("source", "protocol", "statistic")) and paper["protocol"] not in run["protocols"]:
+        raise UserError(
+            f"config: {place}.paper is of the protocol {paper['protocol']!r}, which is not among the run's protocols "
+            f"{run['protocols']}; add it there"
         )
 
 

@@ -17,15 +17,16 @@ from diffit.flops import autoencoder, inception, network
 from diffit.jobs import Job
 from diffit.process.ddpm import evenly_spaced
 from diffit.process.guidance import Guidance
+from diffit.protocols import NEEDS, PROTOCOLS
 from diffit.sample import piece_of_blocks
 from diffit.shard import piece_range
 from diffit.train import identity
 
-SOURCE_IMAGES = {"digits": 1_797, "cifar10": 50_000, "imagenet": 1_281_167}  # training images
+SOURCE_IMAGES = {"digits": 1_797, "cifar10": 50_000, "imagenet": 1_281_167, "adm": 10_000}  # training images
 SOURCE_CLASSES = {"digits": 10, "cifar10": 10, "imagenet": 1000}
 PNG_BYTES_A_PIXEL = 1.9  # of diffit.images.png: 1.89 for 141 ImageNet photographs at 256×256, 1.64 at 512×512
 PUBLISHED_VAE = {"latent_channels": 4, "channels": [128, 256, 512, 512], "layers": 2, "groups": 32}  # sd-vae-ft-*
-FEATURES = 2048
+ARRAYS = {"spatial": 2023, "logits": 1008}  # floats an image beside the features
 NPY_HEADER = 128
 
 # Peaks as shares of the one in bfloat16, as on an A100: 312, 156 and 19.5 TFLOP/s.
@@ -168,14 +169,16 @@ class Costs:
         return costs
 
     def measure(self, jobs: list[dict]) -> list[Cost]:
-        """Features in float32, with a label of 8 bytes each."""
+        """What a protocol takes of an image in float32, with a label of 8 bytes each."""
         costs = []
         for job in jobs:
             kind, *names = job["images"].split("/")
             sampled = kind == "samples"
             sampler = self.config["samplers"][names[-1]] if sampled else None
             images = self._sampled(sampler, job) if sampled else self._data_images(names[0], job)
-            costs.append(Cost(images, self._inference(images * inception()), images * (FEATURES * 4 + 8)))
+            protocol = PROTOCOLS[job["protocol"]]
+            floats = protocol.width + sum(ARRAYS[NEEDS[name]] for name in protocol.metrics if name in NEEDS)
+            costs.append(Cost(images, self._inference(images * inception()), images * (floats * 4 + 8)))
         return costs
 
     def _inference(self, work: float, precision: str = "float32") -> float:
@@ -189,7 +192,7 @@ class Costs:
         return count if math.isnan(count) else len(piece_range(int(job["piece"]), int(job["pieces"]), count))
 
     def _sampled(self, sampler: dict, job: dict) -> int:
-        first, count, block = sampler["first_seed"], sampler["images"], sampler["block"]
+        first, count, block = sampler["first_seed"], sampler["images"] * sampler["sets"], sampler["block"]
         blocks = piece_of_blocks(first, count, block, int(job["piece"]), int(job["pieces"]))
         return min(blocks.stop * block, first + count) - max(blocks.start * block, first)
 

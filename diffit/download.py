@@ -22,7 +22,7 @@ from urllib.error import URLError
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import extract_archive
 
-from diffit import files, imagenet, listings, sources
+from diffit import files, imagenet, listings, published, sources
 from diffit.cli import Parser, UserError, json_argument, run
 from diffit.images import KINDS
 
@@ -213,6 +213,7 @@ FETCHERS = {
     "cifar10": fetch_cifar10,
     "folder": fetch_folder,
     "imagenet": imagenet.fetch,
+    "adm": published.fetch,
     "inception": fetch_inception,
 }
 

@@ -15,14 +15,18 @@ Resize = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images become vectors, and which scores are made of them."""
+    """How images become vectors, and which scores are made of them.
+
+    A value over several sets is only compared with one that was published as the same statistic.
+    """
 
     name: str
     resize: Callable[[], Resize]  # builds: uint8 [H, W, 3] → float32 [299, 299, 3] in 0…255, what the network takes
     network: str  # its file in the network folder
     width: int  # of the features
     metrics: tuple[str, ...]
-    reference_images: int | None  # how many images of the data set precision and recall compare with
+    reference_images: int  # how many images of the data set are compared one by one, as KID, precision and recall do
+    images: int | None  # of a set of samples; None for any number
     sets: int  # sets of samples, each of seeds of its own, that make one score
     statistic: str  # of the sets: single or minimum
     source: str  # who defined it, in words
@@ -71,7 +75,8 @@ PROTOCOLS = {
             network="inception.pt",
             width=2048,
             metrics=("fid", "kid"),
-            reference_images=None,
+            reference_images=50_000,
+            images=None,
             sets=1,
             statistic="single",
             source="clean-fid (Parmar et al. 2022) in its mode clean",
@@ -83,6 +88,7 @@ PROTOCOLS = {
             width=2048,
             metrics=("fid", "sfid", "inception_score", "precision", "recall"),
             reference_images=10_000,
+            images=50_000,
             sets=1,
             statistic="single",
             source="the evaluator of ADM (Dhariwal and Nichol 2021), evaluations/evaluator.py of guided-diffusion: "
@@ -94,7 +100,8 @@ PROTOCOLS = {
             network="inception.pt",
             width=2048,
             metrics=("fid",),
-            reference_images=None,
+            reference_images=0,
+            images=50_000,
             sets=3,
             statistic="minimum",
             source="the evaluator of EDM (Karras et al. 2022), fid.py: NVIDIA's pickle of the same Inception weights, "

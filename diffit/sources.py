@@ -13,6 +13,7 @@ from diffit import files, images, listings
 from diffit.cli import UserError
 from diffit.imagenet import ImageNet
 from diffit.listings import AGAIN
+from diffit.published import Published
 
 
 class Source(Protocol):
@@ -90,7 +91,7 @@ class Folder:
         return str(self._root / self._entries[i][0])
 
 
-SOURCES = {"digits": Digits, "cifar10": Cifar10, "folder": Folder, "imagenet": ImageNet}
+SOURCES = {"digits": Digits, "cifar10": Cifar10, "folder": Folder, "imagenet": ImageNet, "adm": Published}
 
 
 def open_source(archive: Path, spec: dict) -> tuple[Source, str]:

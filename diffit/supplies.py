@@ -11,6 +11,7 @@ from diffit.download import INCEPTION_WHEEL
 from diffit.findings import Finding, ok, wrong
 from diffit.imagenet_parquet import REPOSITORY as IMAGENET
 from diffit.jobs import Job
+from diffit.published import URLS
 
 PATIENCE_SECONDS = 20
 
@@ -47,6 +48,8 @@ def _dataset(name: str, datasets: dict) -> list[Finding]:
         from torchvision.datasets import CIFAR10
 
         return _address(f"data set {name}", key, CIFAR10.url)
+    if source == "adm" and described["resolution"] in URLS:
+        return _address(f"data set {name}", key, URLS[described["resolution"]])
     return [wrong(f"data set {name} names no folder", f"set {key} in config.yaml")]
 
 

@@ -27,13 +27,16 @@ def rows(spec: dict, score: dict) -> list[dict]:
         is_real = metric["name"] == "fid_real"
         if is_real and not trained:
             continue  # the same value in every score of this data set and count
-        paper = spec["paper"].get(metric["name"]) if trained else None
+        paper = _cited(spec["paper"], score["protocol"], metric) if trained else None
         result.append(
             {
                 "run": spec["run"],
                 "metric": metric["name"],
                 "of": "real images" if is_real else subject,
                 "value": metric["value"],
+                "statistic": metric["statistic"],
+                "mean": metric["mean"],
+                "std": metric["std"],
                 "paper": paper,
                 "paper_source": spec["paper"]["source"] if paper is not None else "",
                 "protocol": score["protocol"],
@@ -41,9 +44,13 @@ def rows(spec: dict, score: dict) -> list[dict]:
                 "images": metric["images"],
                 "reference": score["reference"]["dataset"],
                 "reference_images": metric["reference_images"],
-                "first_seed": None if is_real else samples["sampler"]["first_seed"],
+                "seeds": "" if is_real else _seeds(metric),
                 "sampler": "" if is_real else _named(samples["sampler"]),
                 "images_trained": None if is_real else samples["images_trained"],
+                "resize": score["resize"],
+                "precision": score["precision"],
+                "network_sha256": score["network_sha256"],
+                "reference_sha256": score["reference"].get("sha256", ""),
                 "weights_sha256": "" if is_real else samples["weights_sha256"],
                 "git_commit": score["commit"],
                 "trained_commit": "" if is_real else samples["trained_commit"],
@@ -53,23 +60,40 @@ def rows(spec: dict, score: dict) -> list[dict]:
     return result
 
 
+def _cited(paper: dict, protocol: str, metric: dict) -> float | None:
+    """The paper's value of a metric, which stands beside the same protocol and the same statistic alone."""
+    alike = (paper.get("protocol"), paper.get("statistic")) == (protocol, metric["statistic"])
+    return paper.get(metric["name"]) if alike else None
+
+
+def _seeds(metric: dict) -> str:
+    """The seeds of each set, as ``0–49999``."""
+    firsts = [one["first_seed"] for one in metric["sets"]]
+    return ", ".join(f"{first}–{first + metric['images'] - 1}" for first in firsts)
+
+
 def table(spec: dict, scores: list[dict]) -> pd.DataFrame:
     """The rows of all scores of a run, in the order given."""
     frame = pd.DataFrame([row for score in scores for row in rows(spec, score)])
-    counts = ["images", "reference_images", "first_seed", "images_trained"]
+    counts = ["images", "reference_images", "images_trained"]
     return frame.astype(dict.fromkeys(counts, "Int64"))
 
 
 def markdown(spec: dict, frame: pd.DataFrame) -> str:
     """The table for people: what fits a page, and a sentence that puts the values side by side."""
-    shown = frame[
-        ["metric", "of", "value", "paper", "protocol", "images", "reference_images", "images_trained", "biased"]
-    ]
-    shown = shown.assign(value=[f"{value:.4g}" for value in shown["value"]])
+    columns = ["metric", "of", "value", "statistic", "spread", "paper", "protocol", "images", "reference_images"]
+    spread = [f"{mean:.4g} ± {std:.2g}" if std == std else None for mean, std in frame[["mean", "std"]].to_numpy(float)]
+    shown = frame.assign(spread=spread)[[*columns, "images_trained", "biased"]]
+    shown = shown.assign(value=[f"{value:.4g}" if value == value else None for value in shown["value"].astype(float)])
+    if not any(spread):
+        shown = shown.drop(columns=["statistic", "spread"])  # one set each
     shown = shown.assign(**{name: shown[name].astype(object).where(shown[name].notna(), "–") for name in shown})
     text = f"# {spec['run']}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n"
     if sentence := _comparison(frame):
         text += f"\n{sentence}\n"
+    gaps = frame[frame["value"].isna()].drop_duplicates(["metric", "protocol"])
+    for metric, protocol, note in gaps[["metric", "protocol", "note"]].to_numpy():
+        text += f"\nNo {metric} under {protocol}: {note}.\n"
     if frame["biased"].any():
         text += (
             "\nBiased: computed from fewer images than the network has features. FID grows as images become fewer, "
@@ -80,7 +104,8 @@ def markdown(spec: dict, frame: pd.DataFrame) -> str:
 
 def _comparison(frame: pd.DataFrame) -> str:
     """How far the trained network stands from the untrained one and from real images, all at equal counts."""
-    disjoint = frame[frame["metric"].isin(["fid_disjoint", "fid_real"])].set_index("of")["value"]
+    disjoint = frame[frame["metric"].isin(["fid_disjoint", "fid_real"]) & frame["value"].notna()]
+    disjoint = disjoint[disjoint["protocol"] == disjoint["protocol"].min()].set_index("of")["value"]
     if not {"trained network", "untrained network", "real images"} <= set(disjoint.index):
         return ""
     trained, untrained, real = (disjoint[f"{of}"] for of in ("trained network", "untrained network", "real images"))

@@ -82,7 +82,8 @@ def test_defaults_are_filled_in_at_every_depth(config):
         "kind": "edm", "sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2,
         "augment": {"probability": 0, "xflip": False},
     }  # fmt: skip
-    assert (run["seed"], run["baselines"], run["paper"]) == (0, [], {"source": ""})
+    assert (run["seed"], run["baselines"], run["protocols"]) == (0, [], ["clean"])
+    assert run["paper"] == {"source": "", "protocol": "clean", "statistic": "single"}
     assert (run["net"]["kind"], run["training"]["betas"]) == ("ushaped", [0.9, 0.999])
     assert config["samplers"]["few"]["rho"] == 7 and config["datasets"]["digits"]["resize"] == "center-crop"
     assert config["inception"] == {"path": None, "sha256": None}
@@ -93,17 +94,17 @@ def test_each_source_has_its_own_keys(config):
     validate(config, SCHEMA)
     assert config["datasets"]["photos"] == IMAGENET | {
         "path": None, "md5": None, "revision": "49e2ee26f3810fb5a7536bbf732a7b07389a47b5", "subset": False,
-        "labels": True, "resize": "center-crop",
+        "labels": True, "resize": "center-crop", "references": {},
     }  # fmt: skip
-    assert config["datasets"]["digits"].keys() == {*IMAGENET, "path", "labels", "resize", "min_side"}
+    assert config["datasets"]["digits"].keys() == {*IMAGENET, "path", "labels", "resize", "min_side", "references"}
 
 
 def test_what_latent_runs_need_is_filled_in():
     config = validate(yaml.safe_load(LATENT), SCHEMA)
     assert config["vaes"]["sd"]["scale"] == 0.18215 and config["vaes"]["sd"]["path"] is None
     assert config["samplers"]["plain"] | {"pieces": 1} == {
-        "kind": "ddpm", "steps": 250, "images": 50, "pieces": 1, "first_seed": 0, "block": 64, "precision": "float32",
-        "decoder": None, "labels": "random", "guidance": {"kind": "none"},
+        "kind": "ddpm", "steps": 250, "images": 50, "sets": 1, "pieces": 1, "first_seed": 0, "block": 64,
+        "precision": "float32", "decoder": None, "labels": "random", "guidance": {"kind": "none"},
     }  # fmt: skip
     assert config["samplers"]["guided"]["guidance"] == {
         "kind": "constant", "weight": 1.5, "channels": 3, "tolerance": 0
@@ -189,7 +190,8 @@ def test_defaults_are_not_shared_between_entries_or_between_configs(config):
     assert config["runs"]["longer"]["baselines"] == []
     assert config["runs"]["longer"]["process"]["augment"]["xflip"] is False
     fresh = validate(yaml.safe_load(MINIMAL), SCHEMA)["runs"]["digits"]
-    assert (fresh["baselines"], fresh["paper"], fresh["process"]["augment"]["xflip"]) == ([], {"source": ""}, False)
+    assert (fresh["baselines"], fresh["process"]["augment"]["xflip"]) == ([], False)
+    assert "fid" not in fresh["paper"]
 
 
 def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
@@ -216,7 +218,7 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("runs.digits.milestones", [2, 1], "config: runs.digits.milestones must rise, each once: [2, 1]"),
         ("runs.digits.milestones", [1, 1], "config: runs.digits.milestones must rise, each once: [1, 1]"),
         ("runs.digits.dataset", "digit", "runs.digits.dataset names 'digit', which is not defined; did you mean"),
-        ("runs.digits.dataset", "faces", "which is not defined; there are: digits, others"),
+        ("runs.digits.dataset", "faces", "which is not defined; there are: batch, digits, others"),
         ("runs.digits.sampler", "fwe", "runs.digits.sampler names 'fwe', which is not defined; did you mean 'few'?"),
         ("runs.digits.baselines", ["fake"], "runs.digits.baselines.0: 'fake' is not one of"),
         ("runs.a/b", {}, "'a/b' does not match"),
@@ -226,10 +228,19 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("datasets.photos", IMAGENET | {"md5": "1d67"}, "config: datasets.photos.md5: '1d67' does not match"),
         ("datasets.photos", IMAGENET | {"source": "folder", "subset": True}, "photos has an unknown key 'subset'"),
         ("datasets.photos", IMAGENET | {"source": "imagnet", "subset": True}, "photos.source: 'imagnet' is not one of"),
+        ("datasets.photos", IMAGENET | {"references": {"fid": "digits"}}, "photos.references: 'fid' is not one of"),
+        ("datasets.photos", IMAGENET | {"references": {"adm": "digit"}}, "references.adm names 'digit', which is not"),
+        ("datasets.photos", IMAGENET | {"references": {"adm": "digits"}}, "whose resolution is 8 and not 256; name"),
+        ("datasets.photos", {"source": "adm", "resolution": 256, "pieces": 1, "labels": True}, "labels: False was"),
+        ("datasets.digits.references", {"clean": "batch"}, "whose statistics are those of adm; move it to references"),
+        ("runs.digits.protocols", ["fid"], "config: runs.digits.protocols.0: 'fid' is not one of"),
+        ("runs.digits.protocols", [], "config: runs.digits.protocols: [] should be non-empty"),
+        ("runs.digits.paper", {"fid": 2, "protocol": "edm", "source": "T"}, "protocol 'edm', which is not among the"),
         ("inception.sha256", "abc", "config: inception.sha256: 'abc' does not match"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_with_its_place_and_the_way_out(config, place, value, sentence):
+    config["datasets"]["batch"] = {"source": "adm", "resolution": 8, "pieces": 1}
     *path, key = place.split(".")
     node = config
     for part in path:
@@ -283,6 +294,11 @@ def test_lookup_finds_an_entry_or_says_which_there_are():
 def test_a_whole_number_written_with_a_point_is_refused(config):
     config["samplers"]["few"]["images"] = 5.0e2
     assert "samplers.few.images" in refusal(config)
+
+
+def test_pieces_are_cut_from_the_blocks_of_all_sets(config):
+    config["samplers"]["few"] |= {"pieces": 9, "sets": 2}
+    validate(config, SCHEMA)
 
 
 def test_more_pieces_than_blocks_are_refused_with_how_many_there_can_be(config):

@@ -42,7 +42,7 @@ def listing(out: Path) -> list[str]:
 
 def test_an_unknown_source_names_those_there_are(tmp_path: Path):
     with pytest.raises(
-        UserError, match="'lsun' is unknown; choose one of digits, cifar10, folder, imagenet, inception"
+        UserError, match="'lsun' is unknown; choose one of digits, cifar10, folder, imagenet, adm, inception"
     ):
         download({"source": "lsun"}, tmp_path)
 

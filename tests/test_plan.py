@@ -243,7 +243,9 @@ def test_the_paper_s_run_is_planned_from_the_dry_run_of_all_its_jobs(folder):
     ended = plan(folder, "results/imagenet256_fid.csv", "--images", f"imagenet256={IMAGENET}", "--gpus", "16")
     assert ended.returncode == 0, ended.stderr
     found = rows(ended.stdout)
-    assert found["shard"][:2] == ["256", "1,281,167"]
+    assert found["shard"][:2] == ["264", "1,291,167"]  # ImageNet, and ADM's batch of 10,000 in 8 pieces
+    # Samples under two protocols, ImageNet under one, ADM's batch under the other.
+    assert found["measure"][:2] == ["520", f"{2 * 50_000 + IMAGENET + 10_000:,}"]
     assert found["sample"][:2] == ["128", "50,000"]
     assert found["train"][:3] == ["1", "1,792,000,000", "2,836"]
     assert found["train"][-1] == "7 d 9 h"

@@ -12,15 +12,22 @@ from diffit.cli import UserError
 from diffit.curve import draw_curve
 from diffit.tabulate import draw_grid, markdown, table
 
-SPEC = {"run": "digits", "paper": {"fid": 1.95, "source": "Table 2"}, "baselines": ["untrained", "real"]}
+PAPER = {"fid": 1.95, "protocol": "clean", "statistic": "single", "source": "Table 2"}
+SPEC = {"run": "digits", "paper": PAPER, "baselines": ["untrained", "real"]}
 
 
-def score(images_trained: int, fid: float) -> dict:
-    counts = {"images": 500, "reference_images": 1797, "biased": True, "note": "few"}
+def score(images_trained: int, fid: float, protocol: str = "clean", **changes) -> dict:
+    counts = {
+        "images": 500, "reference_images": 1797, "biased": True, "note": "few", "statistic": "single", "mean": None,
+        "std": None, "sets": [{"first_seed": 0, "value": fid}], **changes,
+    }  # fmt: skip
     return {
-        "protocol": "clean",
+        "protocol": protocol,
+        "resize": "pillow_bicubic",
+        "precision": "float32",
+        "network_sha256": "n",
         "commit": "abc",
-        "reference": {"dataset": "digits"},
+        "reference": {"dataset": "digits", "sha256": "r"},
         "samples": {
             "images_trained": images_trained,
             "weights_sha256": f"weights at {images_trained}",
@@ -59,10 +66,19 @@ def test_the_papers_value_stands_beside_the_trained_networks_own_metric_alone(fr
 
 
 def test_every_row_says_what_it_was_computed_from(frame):
-    for column in ["protocol", "images", "reference", "reference_images", "git_commit", "biased"]:
+    for column in [
+        "protocol",
+        "resize",
+        "precision",
+        "network_sha256",
+        "images",
+        "reference",
+        "reference_sha256",
+        "git_commit",
+    ]:
         assert frame[column].notna().all()
     made = frame[frame["of"] != "real images"]
-    for column in ["first_seed", "sampler", "images_trained", "weights_sha256"]:
+    for column in ["seeds", "sampler", "images_trained", "weights_sha256"]:
         assert made[column].notna().all()
 
 
@@ -106,3 +122,24 @@ def test_a_curve_is_drawn_from_the_log_and_an_empty_log_is_refused(tmp_path):
     assert np.asarray(Image.open(tmp_path / "curve.png")).std() > 0
     with pytest.raises(UserError, match="log of digits is empty"):
         draw_curve("digits", [], tmp_path / "none.png")
+
+
+def test_the_papers_minimum_stands_beside_a_minimum_under_its_protocol_alone():
+    spec = {**SPEC, "paper": {**PAPER, "protocol": "edm", "statistic": "minimum"}}
+    sets = [{"first_seed": first, "value": 2.0} for first in (0, 500, 1000)]
+    minimum = {"statistic": "minimum", "mean": 2.1, "std": 0.1, "sets": sets}
+    frame = table(spec, [score(1, 2.0, "edm", **minimum), score(1, 2.0, "edm"), score(1, 2.0, "clean", **minimum)])
+    fids = frame[frame["metric"] == "fid"]
+    assert fids["paper"].tolist()[0] == 1.95 and fids["paper"].isna().tolist() == [False, True, True]
+    assert fids["seeds"].tolist()[0] == "0–499, 500–999, 1000–1499"
+    assert "2.1 ± 0.1" in markdown(spec, frame)
+    assert "±" not in markdown(SPEC, table(SPEC, [score(1, 2.0)]))
+
+
+def test_a_gap_shows_as_a_gap_with_its_reason():
+    without = score(1, 2.0)
+    without["metrics"] = [{**without["metrics"][1], "name": "inception_score", "value": None, "note": "no classes"}]
+    text = markdown(SPEC, table(SPEC, [score(1, 2.0), without]))
+    assert "No inception_score under clean: no classes." in text
+    row = next(line for line in text.splitlines() if line.startswith("| inception_score"))
+    assert "nan" not in text and "–" in row

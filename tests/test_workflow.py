@@ -239,7 +239,7 @@ def test_the_table_says_of_each_metric_how_it_was_made(done):
         assert row["biased"] == str(row["metric"] != "kid")
         assert (row["paper"], row["paper_source"]) == (("1.95", "Table 2") if row["metric"] == "fid" else ("", ""))
         if row["metric"] != "fid_real":
-            assert (row["first_seed"], row["images_trained"], row["weights_sha256"]) == ("0", "1000", weights)
+            assert (row["seeds"], row["images_trained"], row["weights_sha256"]) == ("0–15", "1000", weights)
     assert {row["reference_images"] for row in rows[:2]} == {str(IMAGES)}
     assert "| fid " in done.read("results/tiny_fid.md").decode()
 
@@ -330,6 +330,24 @@ def test_an_edit_of_the_score_code_scores_again(done):
         assert done.plan() == SCORE_AGAIN
 
 
+def test_sets_are_seeds_of_the_same_samples_and_each_protocol_has_rows_of_its_own(fork):
+    """Twice 8 images are the 16 that are there; what is measured for clean is not measured again."""
+    with fork.config() as config:
+        config["samplers"]["short"] |= {"images": 8, "sets": 2}
+        config["runs"]["tiny"] |= {"protocols": ["edm", "clean"]}
+        config["runs"]["tiny"]["paper"] |= {"protocol": "edm", "statistic": "minimum"}
+        config.save()
+        assert fork.plan() == {
+            "measure": 4, "gather_features": 2, "reference": 1, "score": 2, "cost": 1, "tabulate": 1,
+        }  # fmt: skip
+        ended = fork.make(RESULT)
+        assert ended.status == 0, ended.text
+    rows = [row for row in csv.DictReader(fork.read(RESULT).decode().splitlines()) if row["metric"] == "fid"]
+    shown = [(row["protocol"], row["statistic"], row["seeds"], row["paper"]) for row in rows]
+    assert shown == [("edm", "minimum", "0–7, 8–15", "1.95"), ("clean", "single", "0–7", "")]
+    assert float(rows[0]["value"]) < float(rows[0]["mean"]) and float(rows[0]["std"]) > 0 and not rows[1]["std"]
+
+
 def test_the_costs_asked_for_again_make_no_table_again(fork):
     before = fork.read(RESULT), (fork.folder / RESULT).stat().st_mtime_ns
     assert fork.run(*SMALL_JOBS, "--forcerun", "cost", "--", RESULT).status == 0
@@ -375,7 +393,7 @@ def test_an_added_picture_reruns_the_data_but_no_training_and_no_sampling(done, 
     finally:
         added.unlink()
         os.utime(folder, ns=(before, before))
-    data_again = {"download": 1, "shard": 2, "gather_data": 1, "measure": 2, "gather_features": 1}
+    data_again = {"download": 1, "shard": 2, "gather_data": 1, "measure": 2, "gather_features": 1, "reference": 1}
     assert ended.planned == {**data_again, **SCORE_AGAIN}
     assert "Measure data/pictures" in ended.text and "Measure samples/" not in ended.text
 
@@ -583,8 +601,8 @@ def test_the_papers_runs_resolve_with_the_papers_settings(sources, tmp_path):
         "ffhq64": [1, 2, 2, 2],
     }
     assert {(spec["steps"], spec["images"]) for spec in map(json.loads, commands["sample"])} == {
-        (18, 50000),
-        (40, 50000),
+        (18, 150000),
+        (40, 150000),
     }
 
 

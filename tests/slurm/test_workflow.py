@@ -157,13 +157,17 @@ def pieces(count: int):
 def test_the_literal_command_makes_the_table_with_a_job_for_each_stage(done):
     rows = list(csv.DictReader((done.folder / RESULT).open()))
     assert float(next(row["value"] for row in rows if row["metric"] == "fid")) > 0
-    assert done.stages() == {"shard": 2, "train": 1, "sample": 2, "measure": 4, "score": 1, "tabulate": 1}
+    assert done.stages() == {
+        "shard": 2, "train": 1, "sample": 2, "measure": 4, "reference": 1, "score": 1, "tabulate": 1,
+    }  # fmt: skip
     assert {job["State"] for job in done.jobs()} == {"COMPLETED"}
     gpus = {name: set() for name in done.stages()}
     for job in done.jobs():
         name = "train" if job["JobName"].startswith("diffit-tiny") else _rule(job["Comment"])
         gpus[name].add(int(("gres/gpu=0," + job["AllocTRES"]).rpartition("gres/gpu=")[2].split(",")[0]))
-    assert gpus == {"shard": {0}, "train": {2}, "sample": {1}, "measure": {1}, "score": {0}, "tabulate": {0}}
+    assert gpus == {
+        "shard": {0}, "train": {2}, "sample": {1}, "measure": {1}, "reference": {0}, "score": {0}, "tabulate": {0},
+    }  # fmt: skip
     assert not done.queue()
 
 

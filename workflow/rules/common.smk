@@ -26,8 +26,6 @@ wildcard_constraints:
     images=r"data/[^/]+|samples/[^/]+/(\d+|released)/[^/]+",
 
 
-PROTOCOL = "clean"
-
 # Rules say `python`: the interpreter that runs Snakemake, unless each rule gets an environment of its own.
 if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -65,9 +63,11 @@ def last_milestone(name):
     return "released" if "weights" in run(name) else run(name)["milestones"][-1]
 
 
-# The description of a data set without its cut into pieces, as the stages get it on their command lines.
+# The description of a data set as the stages get it on their command lines: without its cut into pieces and without what
+# stands for it in scores.
 def dataset_spec(wildcards):
-    return canonical({key: value for key, value in dataset(wildcards.dataset).items() if key != "pieces"})
+    described = dataset(wildcards.dataset)
+    return canonical({key: value for key, value in described.items() if key not in ("pieces", "references")})
 
 
 def inception_spec(wildcards):
@@ -150,12 +150,13 @@ def run_milestones(wildcards):
     return " ".join(str(kimg) for kimg in run(wildcards.run)["milestones"])
 
 
-# A target may name any sampler beside the run's own.
+# A target may name any sampler beside the run's own. Its sets are consecutive seeds, so that they are sampled as one.
 def sampler_spec(wildcards):
     run(wildcards.run)
     described = sampler(wildcards.sampler)
     or_one_sentence(check_sampler, config, wildcards.run, wildcards.sampler)
-    return canonical({key: value for key, value in described.items() if key != "pieces"})
+    spec = {key: value for key, value in described.items() if key not in ("pieces", "sets")}
+    return canonical({**spec, "images": described["images"] * described["sets"]})
 
 
 def code(*modules, without=()):
@@ -209,8 +210,31 @@ def feature_pieces(wildcards):
     return pieces_of(f"results/{wildcards.images}/features/{wildcards.protocol}", count, "npz")
 
 
-def data_features(wildcards):
-    return f"results/data/{run(wildcards.run)['dataset']}/features/{wildcards.protocol}/manifest.json"
+# The data set whose images a score compares with: the run's own, or the one that stands for it under this protocol.
+def reference_dataset(wildcards):
+    described = dataset(wildcards.dataset)
+    return described["references"].get(wildcards.protocol, wildcards.dataset)
+
+
+def reference_features(wildcards):
+    return f"results/data/{reference_dataset(wildcards)}/features/{wildcards.protocol}/manifest.json"
+
+
+# Of a published batch the statistics count, which its archive holds.
+def reference_archive(wildcards):
+    name = reference_dataset(wildcards)
+    return f"results/archives/{name}/archive.json" if dataset(name)["source"] == "adm" else []
+
+
+def run_reference(wildcards):
+    return f"results/data/{run(wildcards.run)['dataset']}/references/{wildcards.protocol}.npz"
+
+
+def score_options(wildcards):
+    described, rows = run(wildcards.run), [f"--images {sampler(wildcards.sampler)['images']}"]
+    rows += ["--real-baseline"] * ("real" in described["baselines"])
+    rows += ["--class-accuracy"] * described["class_accuracy"]
+    return " ".join([*rows, f"--protocol {wildcards.protocol}"])
 
 
 # What a run's result shows: its last milestone and, where the run asks for it, the untrained network.
@@ -221,23 +245,32 @@ def result_sets(wildcards):
 
 
 def result_scores(wildcards):
-    return [f"results/scores/{images}/{PROTOCOL}.json" for images in result_sets(wildcards)]
+    protocols = run(wildcards.run)["protocols"]
+    return [f"results/scores/{images}/{protocol}.json" for images in result_sets(wildcards) for protocol in protocols]
 
 
 # The records that name the jobs behind a result, by stage; data that several results share count in each.
 def result_jobs(wildcards):
     described = run(wildcards.run)
-    data, vaes = f"data/{described['dataset']}", [described["vae"], sampler(described["sampler"]).get("decoder")]
+    name, vaes = described["dataset"], [described["vae"], sampler(described["sampler"]).get("decoder")]
+    compared = {protocol: dataset(name)["references"].get(protocol, name) for protocol in described["protocols"]}
     sets = [f"samples/{images}" for images in result_sets(wildcards)]
-    latents = [f"latents/{described['dataset']}/{described['vae']}"] if described["vae"] else []
+    latents = [f"latents/{name}/{described['vae']}"] if described["vae"] else []
     trained = "weights" not in described
     return [
-        f"shard=results/{data}/manifest.json",
-        *(f"vae=results/vaes/{name}/vae.json" for name in dict.fromkeys(filter(None, vaes))),
+        *(
+            f"shard=results/data/{data}/manifest.json"
+            for data in dict.fromkeys([name] * trained + [*compared.values()])
+        ),
+        *(f"vae=results/vaes/{vae}/vae.json" for vae in dict.fromkeys(filter(None, vaes))),
         *(f"encode=results/{folder}/manifest.json" for folder in latents if trained),
         *([f"train=results/runs/{wildcards.run}/state/legs.json"] if trained else []),
         *(f"sample=results/{images}/manifest.json" for images in sets),
-        *(f"measure=results/{images}/features/{PROTOCOL}/manifest.json" for images in [data, *sets]),
+        *(
+            f"measure=results/{images}/features/{protocol}/manifest.json"
+            for protocol, data in compared.items()
+            for images in [f"data/{data}", *sets]
+        ),
     ]
 
 

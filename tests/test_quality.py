@@ -1,0 +1,26 @@
+"""Scores of real images, spoilt step by step: what a score is for."""
+
+import pytest
+
+from bench.quality import DAMAGES, compare_damages
+
+COUNT = 200
+
+
+@pytest.mark.slow
+def test_scores_of_real_images_answer_to_damage_step_by_step(shared_data, inception, tmp_path):
+    frame = compare_damages(shared_data / "cifar10_jpeg.zip", COUNT, inception, tmp_path)
+    unharmed = frame[frame["what"] == "unharmed"].iloc[0]
+
+    def steps(what: str, metric: str) -> list[float]:
+        return [unharmed[metric], *frame[frame["what"] == what][metric]]
+
+    for damage in DAMAGES:
+        for metric in ("fid", "sfid"):
+            values = steps(damage.name, metric)
+            assert values == sorted(values) and values[-1] > 1.5 * values[0], (damage.name, metric, values)
+    noisy = steps(DAMAGES[1].name, "precision")
+    assert noisy == sorted(noisy, reverse=True) and noisy[-1] < noisy[0] / 2, noisy
+    fewer = steps("classes left", "recall")
+    assert fewer[-1] < fewer[0] - 0.1, fewer
+    assert steps("classes left", "fid") == sorted(steps("classes left", "fid"))
