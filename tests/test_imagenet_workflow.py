@@ -13,9 +13,22 @@ from safetensors.torch import load_file
 
 from diffit import tars
 from diffit.imagenet_classes import WNIDS
+from diffit.images import center_crop, decode
 
 
-def config(images, inception, resolution: int) -> dict:
+def write_batch(path, images, resolution: int) -> None:
+    """A file in the form of ADM's published batches: real images, and statistics of features at random."""
+    rng = np.random.default_rng(0)
+    pictures = [center_crop(decode(path, path.name), resolution) for path in sorted(images.rglob("*.JPEG"))[:20]]
+    np.savez(
+        path,
+        arr_0=np.stack([np.asarray(picture) for picture in pictures]),
+        mu=rng.standard_normal(2048), sigma=np.cov(rng.standard_normal((2048, 2100))),
+        mu_s=rng.standard_normal(2023), sigma_s=np.cov(rng.standard_normal((2023, 2100))),
+    )  # fmt: skip
+
+
+def config(images, inception, batch, resolution: int) -> dict:
     run = {
         "dataset": "imagenet",
         "vae": "small",
@@ -29,7 +42,9 @@ def config(images, inception, resolution: int) -> dict:
         "datasets": {
             "imagenet": {
                 "source": "imagenet", "resolution": resolution, "pieces": 2, "path": str(images), "subset": True,
-            }
+                "references": {"adm": "batch"},
+            },
+            "batch": {"source": "adm", "resolution": resolution, "pieces": 2, "path": str(batch)},
         },
         "vaes": {
             "small": {
@@ -53,7 +68,8 @@ def config(images, inception, resolution: int) -> dict:
                 "milestones": [1],
             },
             # What is published comes as such a file: here the toy's.
-            "toy_released": {**run, "weights": {**published, "path": "results/runs/toy/1/ema.safetensors"}},
+            "toy_released": {**run, "weights": {**published, "path": "results/runs/toy/1/ema.safetensors"},
+                             "protocols": ["clean", "adm"]},
         },
         "inception": {"path": str(inception / "inception.pt")},
     }  # fmt: skip
@@ -63,7 +79,9 @@ def config(images, inception, resolution: int) -> dict:
 @pytest.mark.parametrize("resolution", [256, 512])
 def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_path, resolution):
     images = shared_data / "imagenet_sample"
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config(images, inception, resolution), sort_keys=False))
+    write_batch(tmp_path / "VIRTUAL.npz", images, resolution)
+    described = config(images, inception, tmp_path / "VIRTUAL.npz", resolution)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(described, sort_keys=False))
     side, results = resolution // 8, tmp_path / "results"
 
     def make(*targets: str) -> str:
@@ -90,10 +108,16 @@ def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_pat
     weights = load_file(results / "runs/toy/1/ema.safetensors")
     assert weights["y_embedder.embedding_table.weight"].shape == (1001, 16)
     for run, kimg in [("toy", "1"), ("toy_released", "released")]:
-        (row,) = [row for row in csv.DictReader((results / f"{run}_fid.csv").open()) if row["metric"] == "fid"]
+        rows = {(row["protocol"], row["metric"]): row for row in csv.DictReader((results / f"{run}_fid.csv").open())}
+        row = rows["clean", "fid"]
         assert float(row["value"]) > 0 and (row["images"], row["reference_images"]) == ("16", "141")
         samples = list(tars.read_images(results / f"samples/{run}/{kimg}/few"))
         assert all(image.shape == (resolution, resolution, 3) for _key, image, _label in samples)
+    # Under adm it compares with the published batch: statistics of all of ImageNet, and the 20 images that are in it.
+    counts = {metric: row["reference_images"] for (protocol, metric), row in rows.items() if protocol == "adm"}
+    assert counts == {"fid": "1281167", "sfid": "1281167", "inception_score": "", "precision": "20", "recall": "20"}
+    assert rows["adm", "inception_score"]["value"] == "" and float(rows["adm", "sfid"]["value"]) > 0
+    assert rows["adm", "fid"]["reference"] == "imagenet"
     # The same weights and seeds give the same images, whichever way the weights came.
     with np.load(tmp_path / exported) as stored:
         trained = list(tars.read_images(results / "samples/toy/1/few"))
