@@ -35,4 +35,4 @@ include: "workflow/rules/tabulate.smk"
 rule all:
     default_target: True
     input:
-        expand("results/{run}_fid.csv", run=config["runs"]),
+        expand("results/{run}_fid.csv", run=RUNS),

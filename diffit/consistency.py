@@ -9,6 +9,8 @@ import difflib
 from diffit.cli import UserError
 
 IMAGENET_CLASSES = 1000
+LATENT_NETS = ("latent", "dit")
+IMAGE_PROCESSES = ("edm", "vp", "ve")
 # What is known of a VAE before it is there.
 PUBLISHED = "stabilityai/sd-vae-ft-"
 PUBLISHED_FACTOR, PUBLISHED_CHANNELS = 8, 4
@@ -112,15 +114,17 @@ def _pieces(place: str, sampler: dict) -> None:
 def _kinds(place: str, run: dict) -> None:
     """Networks, processes, VAEs and published weights are for images or for latents."""
     net, process = run["net"]["kind"], run["process"]["kind"]
-    expected = "ddpm" if net == "latent" else "edm"
-    if process != expected:
-        raise UserError(f"config: {place}.process.kind is {process!r}; a net of kind {net!r} takes {expected!r}")
+    latent = net in LATENT_NETS
+    expected = ("ddpm",) if latent else IMAGE_PROCESSES
+    if process not in expected:
+        choice = " or ".join(map(repr, expected))
+        raise UserError(f"config: {place}.process.kind is {process!r}; a net of kind {net!r} takes {choice}")
     if "weights" in run and net != "latent":
         raise UserError(
             f"config: {place}.weights are for a net of kind 'latent', and its net is {net!r}; remove weights"
         )
-    if (net == "latent") != (run["vae"] is not None):
-        wanted = "needs a vae: add it" if net == "latent" else "sees images: remove vae"
+    if latent != (run["vae"] is not None):
+        wanted = "needs a vae: add it" if latent else "sees images: remove vae"
         raise UserError(f"config: {place} with a net of kind {net!r} {wanted}; docs/config.md says what it means")
 
 

@@ -32,7 +32,7 @@ def network(spec: str) -> tuple[int, int]:
     size = described.get("input_size", described.get("resolution"))
     with FakeTensorMode():
         net = nets.build(described)
-        labels = torch.zeros(1, dtype=torch.int64) if described["kind"] == "latent" else None
+        labels = torch.zeros(1, dtype=torch.int64) if described["kind"] in nets.LATENT else None
         x = torch.zeros(1, described["channels"], size, size)
         return flops(lambda: net(x, torch.zeros(1), labels)), sum(p.numel() for p in net.parameters())
 

@@ -148,6 +148,8 @@ class Trainer:
     def _update(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(self.settings, self.images)
+        if self.settings.get("clip_norm"):
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.settings["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.images += self.batch

@@ -3,10 +3,20 @@
 from torch import nn
 
 from diffit.cli import UserError
+from diffit.nets.dit import DiT, DiTConfig
 from diffit.nets.latent import LatentConfig, LatentDiffiT
+from diffit.nets.song import SongConfig, SongUNet
 from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
+from diffit.nets.vit import ViTConfig, ViTSETR
 
-NETS = {"ushaped": (UShapedConfig, UShapedDiffiT), "latent": (LatentConfig, LatentDiffiT)}
+NETS = {
+    "ushaped": (UShapedConfig, UShapedDiffiT),
+    "vit": (ViTConfig, ViTSETR),
+    "song": (SongConfig, SongUNet),
+    "latent": (LatentConfig, LatentDiffiT),
+    "dit": (DiTConfig, DiT),
+}
+LATENT = ("latent", "dit")  # those that see latents and labels
 
 
 def build(spec: dict) -> nn.Module:

@@ -77,7 +77,10 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(dim, channels * patch**2)
 
     def forward(self, tokens: Tensor, grid: int) -> Tensor:
-        x = self.linear(nn.functional.silu(self.norm(tokens)))  # [B, N, p·p·C]
+        return self.unpatchify(self.linear(nn.functional.silu(self.norm(tokens))), grid)
+
+    def unpatchify(self, x: Tensor, grid: int) -> Tensor:
+        """Tokens [B, N, p·p·C] of a square grid -> [B, C, H, W]."""
         return rearrange(x, "b (h w) (p q c) -> b c (h p) (w q)", h=grid, p=self.patch, q=self.patch)
 
 
@@ -112,12 +115,22 @@ class LatentDiffiT(nn.Module):
         self.t_embedder = TimeEmbedding(POSITIONAL_DIM, c.hidden_size)
         self.y_embedder = LabelEmbedding(c.num_classes, c.hidden_size)
         self.register_buffer("pos_embed", position_table(c.grid, c.hidden_size))
-        self.blocks = nn.ModuleList(
+        self.blocks = self.build_blocks()
+        self.final_layer = self.build_final_layer()
+        self.initialize_weights()
+
+    def build_blocks(self) -> nn.ModuleList:
+        """The transformer blocks, each called with tokens and time."""
+        c = self.config
+        return nn.ModuleList(
             DiffiTTransformer(c.hidden_size, c.hidden_size, c.num_heads, (c.grid, c.grid), c.mlp_ratio)
             for _ in range(c.depth)
         )
-        self.final_layer = FinalLayer(c.hidden_size, 2 * c.channels, c.patch_size)
-        self.initialize_weights()
+
+    def build_final_layer(self) -> nn.Module:
+        """What makes the output of the tokens."""
+        c = self.config
+        return FinalLayer(c.hidden_size, 2 * c.channels, c.patch_size)
 
     def initialize_weights(self) -> None:
         """Every weight in one place, after DiT; in the beginning the network gives zeros."""
@@ -138,7 +151,11 @@ class LatentDiffiT(nn.Module):
         x = self.x_embedder(x) + self.pos_embed  # [B, N, D]
         for block in self.blocks:
             x = checkpoint(block, x, time, use_reentrant=False) if self.checkpoint_blocks else block(x, time)
-        return self.final_layer(x, self.config.grid)  # [B, 2C, H, W]
+        return self.finish(x, time)  # [B, 2C, H, W]
+
+    def finish(self, x: Tensor, time: Tensor) -> Tensor:
+        """The output that the last tokens [B, N, D] make."""
+        return self.final_layer(x, self.config.grid)
 
 
 def load_released(net: LatentDiffiT, state: dict[str, Tensor]) -> None:

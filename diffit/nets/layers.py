@@ -37,12 +37,15 @@ class TimeEmbedding(nn.Module):
         """Noise levels or timesteps [B], labels [B, A] or None -> time token [B, T]."""
         # Not under autocast: in bfloat16 neighboring noise levels would share a token.
         with torch.autocast(noise.device.type, enabled=False):
-            embedding = positional_embedding(noise, self.positional_dim)  # [B, P]
-            embedding = embedding.to(self.mlp[0].weight.dtype)
+            embedding = self.embed(noise).to(self.mlp[0].weight.dtype)  # [B, P]
             if augment is not None:
                 assert self.augment is not None, "this network was built without augmentation labels"
                 embedding = embedding + self.augment(augment)
             return self.mlp(embedding)  # [B, T]
+
+    def embed(self, noise: Tensor) -> Tensor:
+        """float32 [B, P]."""
+        return positional_embedding(noise, self.positional_dim)
 
 
 def relative_position_index(grid: tuple[int, int]) -> Tensor:
@@ -83,19 +86,31 @@ class TMSA(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Spatial tokens [B·windows, N, C] with an image's windows together, time token [B, T] -> like x."""
+        q, k, v = self.project(x, time)
+        return self.attend(q, k, v, self.position_bias()[None])
+
+    def project(self, x: Tensor, time: Tensor) -> Tensor:
+        """Queries, keys and values (Eq. 3-5): [3, B·windows, heads, N, d]."""
         qkv = self.qkv(x)  # [B·windows, N, 3C]
         # The time token is projected once for an image and added in all its windows.
         qkv = rearrange(qkv, "(b windows) n c -> b (windows n) c", b=len(time)) + self.qkv_temb(time)[:, None]
-        q, k, v = rearrange(
-            qkv,
-            "b (windows n) (three heads d) -> three (b windows) heads n d",
-            three=3,
-            heads=self.heads,
-            n=x.shape[1],
+        return self.split_heads(qkv, x.shape[1])
+
+    def split_heads(self, qkv: Tensor, tokens: int) -> Tensor:
+        """[B, windows·N, 3C] -> [3, B·windows, heads, N, d]."""
+        return rearrange(
+            qkv, "b (windows n) (three heads d) -> three (b windows) heads n d", three=3, heads=self.heads, n=tokens
         )
-        bias = self.position_bias()[None]  # [1, heads, N, N]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Eq. 6 with the output's projection: [B·windows, heads, N, d] and a bias that fits -> [B·windows, N, C]."""
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))  # [B·windows, heads, N, d]
         return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
+
+    def weights(self, x: Tensor, time: Tensor) -> Tensor:
+        """The softmax of Eq. 6, for pictures of it: [B·windows, heads, N, N], query first."""
+        q, k, _ = self.project(x, time)
+        return (q @ k.mT / math.sqrt(q.shape[-1]) + self.position_bias()[None]).softmax(dim=-1)
 
 
 class MLP(nn.Module):
@@ -113,10 +128,12 @@ class MLP(nn.Module):
 class DiffiTTransformer(nn.Module):
     """x^ = TMSA(LN(x_s), x_t) + x_s (Eq. 7), x = MLP(LN(x^)) + x^ (Eq. 8); LN has no parameters, as released."""
 
+    attention = TMSA
+
     def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int], mlp_ratio: float):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
-        self.attn = TMSA(dim, time_dim, heads, grid)
+        self.attn = self.attention(dim, time_dim, heads, grid)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6, elementwise_affine=False)
         self.mlp = MLP(dim, round(dim * mlp_ratio))
 
@@ -165,13 +182,14 @@ class DiffiTResBlock(nn.Module):
         mlp_ratio: float,
         groups: int,
         dropout: float,
+        transformer: type[DiffiTTransformer] = DiffiTTransformer,
     ):
         super().__init__()
         self.grid, self.window = grid, fit_window(grid, window)
         self.norm = nn.GroupNorm(groups, dim)
         self.dropout = nn.Dropout(dropout)
         self.conv = nn.Conv2d(dim, dim, 3, padding=1)
-        self.transformer = DiffiTTransformer(dim, time_dim, dim // head_dim, (self.window, self.window), mlp_ratio)
+        self.transformer = transformer(dim, time_dim, dim // head_dim, (self.window, self.window), mlp_ratio)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Feature map [B, C, H, W], time token [B, T] -> like x."""

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffit.nets.layers import TMSA, DiffiTResBlock, TimeEmbedding
+from diffit.nets.layers import TMSA, DiffiTResBlock
+from diffit.nets.variants import TIME_EMBEDDINGS, TRANSFORMERS, AddTime, Resize, ViTBlock
+
+CHOICES = {
+    "transformer": tuple(TRANSFORMERS),
+    "time_embedding": tuple(TIME_EMBEDDINGS),
+    "resizing": ("convolution", "bilinear"),
+    "encoder": ("diffit", "vit"),
+    "decoder": ("diffit", "vit"),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,12 @@ class UShapedConfig:
     groups: int  # of the group normalization
     dropout: float
     augment_labels: int  # 9 for EDM's augmentation, 0 for none
+    # What the paper's ablations put in the place of its own parts, see :mod:`diffit.nets.variants`.
+    transformer: str = "tmsa"  # where time enters a block: a name of TRANSFORMERS
+    time_embedding: str = "positional"  # a name of TIME_EMBEDDINGS
+    resizing: str = "convolution"  # or bilinear
+    encoder: str = "diffit"  # the cells of its stages: diffit, or vit with time added once a stage
+    decoder: str = "diffit"
 
     def __post_init__(self):
         for key in (
@@ -54,6 +69,9 @@ class UShapedConfig:
         ):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key} {getattr(self, key)} is not positive")
+        for key, names in CHOICES.items():
+            if getattr(self, key) not in names:
+                raise ValueError(f"{key} {getattr(self, key)!r} is none of {', '.join(names)}")
         if not self.multipliers or min(self.multipliers) <= 0:
             raise ValueError(f"multipliers {list(self.multipliers)} must name a positive factor for each level")
         if not 0 <= self.dropout < 1:
@@ -95,15 +113,14 @@ class UShapedDiffiT(nn.Module):
         levels = config.levels
         finest, coarser = levels[0], list(itertools.pairwise(levels))
 
-        self.time_embedding = TimeEmbedding(config.width, config.time_dim, config.augment_labels)
+        embedding = TIME_EMBEDDINGS[config.time_embedding]
+        self.time_embedding = embedding(config.width, config.time_dim, config.augment_labels)
         self.tokenizer = nn.Conv2d(config.channels, finest.dim, 3, padding=1)
-        self.encoder = nn.ModuleList(self._stage(level) for level in levels)
-        self.downsamplers = nn.ModuleList(nn.Conv2d(a.dim, b.dim, 3, stride=2, padding=1) for a, b in coarser)
-        self.upsamplers = nn.ModuleList(
-            nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(b.dim, a.dim, 3, padding=1)) for a, b in coarser
-        )
+        self.encoder = nn.ModuleList(self._stage(level, config.encoder) for level in levels)
+        self.downsamplers = nn.ModuleList(self._downsampler(a.dim, b.dim) for a, b in coarser)
+        self.upsamplers = nn.ModuleList(self._upsampler(b.dim, a.dim) for a, b in coarser)
         self.joins = nn.ModuleList(nn.Conv2d(2 * a.dim, a.dim, 3, padding=1) for a, _ in coarser)
-        self.decoder = nn.ModuleList(self._stage(level) for level in levels[:-1])
+        self.decoder = nn.ModuleList(self._stage(level, config.decoder) for level in levels[:-1])
         self.head = nn.Sequential(
             nn.GroupNorm(config.groups, finest.dim),
             nn.SiLU(),
@@ -111,8 +128,22 @@ class UShapedDiffiT(nn.Module):
         )
         self.initialize_weights()
 
-    def _stage(self, level: Level) -> nn.ModuleList:
+    def _downsampler(self, before: int, after: int) -> nn.Module:
+        if self.config.resizing == "bilinear":
+            return Resize(before, after, 0.5)
+        return nn.Conv2d(before, after, 3, stride=2, padding=1)
+
+    def _upsampler(self, before: int, after: int) -> nn.Module:
+        if self.config.resizing == "bilinear":
+            return Resize(before, after, 2)
+        return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1))
+
+    def _stage(self, level: Level, cells: str) -> nn.ModuleList:
         c = self.config
+        if cells == "vit":
+            heads = level.dim // c.head_dim
+            blocks = [ViTBlock(level.dim, heads, c.mlp_ratio, c.dropout) for _ in range(c.blocks)]
+            return nn.ModuleList([AddTime(level.dim, c.time_dim, level.grid), *blocks])
         return nn.ModuleList(
             DiffiTResBlock(
                 level.dim,
@@ -123,6 +154,7 @@ class UShapedDiffiT(nn.Module):
                 mlp_ratio=c.mlp_ratio,
                 groups=c.groups,
                 dropout=c.dropout,
+                transformer=TRANSFORMERS[c.transformer],
             )
             for _ in range(c.blocks)
         )

@@ -3,8 +3,9 @@
 from diffit.cli import UserError
 from diffit.process.ddpm import DDPM
 from diffit.process.edm import EDM
+from diffit.process.song import VE, VP
 
-PROCESSES = {"edm": EDM, "ddpm": DDPM}
+PROCESSES = {"edm": EDM, "vp": VP, "ve": VE, "ddpm": DDPM}
 
 
 def build(spec: dict) -> EDM | DDPM:

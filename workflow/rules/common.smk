@@ -11,6 +11,7 @@ from diffit.config import lookup, refuse_changes, shared_part, validate
 from diffit.consistency import check_sampler
 from diffit.files import canonical, modified, read_json
 from diffit.fingerprint import fingerprint
+from diffit.toy import PREFIX, load_overlay, toys
 
 
 wildcard_constraints:
@@ -43,7 +44,20 @@ def entry(section, kind, name):
     return or_one_sentence(lookup, config[section], kind, name)
 
 
-or_one_sentence(validate, config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+or_one_sentence(validate, config, SCHEMA)
+RUNS = [name for name in config["runs"] if not name.startswith(PREFIX)]  # all but the toys
+
+
+# Beside every run stands its toy, a run like any other.
+def add_toys():
+    for section, entries in toys(config, OVERLAY).items():
+        config[section] |= entries
+    validate(config, SCHEMA)
+
+
+OVERLAY = load_overlay(Path(workflow.basedir) / "workflow/toy.yaml")
+or_one_sentence(add_toys)
 
 
 def dataset(name):
