@@ -22,12 +22,15 @@ def load_overlay(path: Path) -> dict:
 def toys(config: dict, overlay: dict) -> dict:
     """Runs and samplers of the toys of a validated configuration: ``{"runs": …, "samplers": …}``.
 
-    Published weights have no toys, nor have runs on data that the overlay does not name, which are small. Raises
-    :class:`UserError` where the overlay does not fit the configuration.
+    Published weights have no toys, nor have runs on data that the overlay does not name, which are small; nor are there
+    any where the overlay's small data sets and VAEs are not defined. Raises :class:`UserError` where the overlay does
+    not fit the configuration.
     """
     runs, samplers = {}, {}
     for name, run in config["runs"].items():
-        if "weights" not in run and run["dataset"] in overlay["datasets"]:
+        data, vae = overlay["datasets"].get(run["dataset"]), overlay["vaes"].get(run["vae"])
+        defined = data in config["datasets"] and (vae or run["vae"]) in {None, *config["vaes"]}
+        if "weights" not in run and defined:
             runs[PREFIX + name] = _run(name, run, overlay)
     for name, sampler in config["samplers"].items():
         if name.startswith(PREFIX):

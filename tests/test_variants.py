@@ -16,7 +16,8 @@ from diffit.nets.layers import TMSA
 from diffit.nets.song import SongConfig, SongUNet
 from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
 from diffit.nets.variants import FourierEmbedding
-from diffit.process.song import VE_SIGMAS, vp_sigma, vp_time
+from diffit.process.ve import SIGMAS
+from diffit.process.vp import sigma_at, time_of
 from diffit.toy import toys
 
 BASE = UShapedConfig(
@@ -197,7 +198,7 @@ def test_vp_and_ve_are_preconditioned_as_edms_table_says():
     x, sigma = torch.randn(2, 3, 4, 4), torch.tensor([0.5, 20.0])
     s = sigma[:, None, None, None]
     for kind, c_in, c_out, noise in [
-        ("vp", 1 / (s**2 + 1).sqrt(), -s, 999 * vp_time(sigma)),
+        ("vp", 1 / (s**2 + 1).sqrt(), -s, 999 * time_of(sigma)),
         ("ve", torch.ones_like(s), s, (sigma / 2).log()),
     ]:
         task = process.build({"kind": kind, "augment": {"probability": 0, "xflip": False}})
@@ -211,9 +212,9 @@ def test_vp_and_ve_are_preconditioned_as_edms_table_says():
 
 def test_vp_and_ve_draw_their_own_noise_levels_and_weight_by_them():
     # β from 0.1 to 20: σ(1)² + 1 = exp(10.05).
-    assert vp_sigma(1.0) ** 2 + 1 == pytest.approx(np.exp(10.05))
+    assert sigma_at(1.0) ** 2 + 1 == pytest.approx(np.exp(10.05))
     times = torch.tensor([1e-5, 0.01, 0.5, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(vp_time(torch.from_numpy(vp_sigma(times.numpy()))), times, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(time_of(torch.from_numpy(sigma_at(times.numpy()))), times, rtol=1e-6, atol=1e-9)
     rng = np.random.default_rng(0)
     quantiles = {}
     for kind in ("vp", "ve"):
@@ -224,9 +225,9 @@ def test_vp_and_ve_draw_their_own_noise_levels_and_weight_by_them():
         # A denoiser that changes nothing is wrong by the noise, which the weight brings to 1 for each of 4 pixels.
         torch.testing.assert_close(loss(lambda x, s, a: x, images, sigma, noise), torch.tensor([4.0, 4.0]))
     low, middle, high = quantiles["vp"]
-    assert low < 0.03 and middle == pytest.approx(vp_sigma(0.5), rel=0.1) and 130 < high <= vp_sigma(1.0)
+    assert low < 0.03 and middle == pytest.approx(sigma_at(0.5), rel=0.1) and 130 < high <= sigma_at(1.0)
     low, middle, high = quantiles["ve"]
-    assert VE_SIGMAS[0] <= low < 0.021 and middle == pytest.approx(2**0.5, rel=0.15) and 98 < high <= VE_SIGMAS[1]
+    assert SIGMAS[0] <= low < 0.021 and middle == pytest.approx(2**0.5, rel=0.15) and 98 < high <= SIGMAS[1]
 
 
 def test_samplers_stay_within_the_noise_that_a_network_knows():

@@ -3,7 +3,8 @@
 from diffit.cli import UserError
 from diffit.process.ddpm import DDPM
 from diffit.process.edm import EDM
-from diffit.process.song import VE, VP
+from diffit.process.ve import VE
+from diffit.process.vp import VP
 
 PROCESSES = {"edm": EDM, "vp": VP, "ve": VE, "ddpm": DDPM}
 
