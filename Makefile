@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PROFILE ?= profiles/local
 # What `report` and `accept` are about: all results that are there, unless one is named.
-report accept: GOAL ?= $(wildcard results/*_fid.csv)
+report accept: GOAL ?= $(wildcard results/*_fid.csv results/*tables/*.csv results/*tables/*.png results/*figures/*.png results/*summary.md)
 
 .DEFAULT_GOAL := help
 
@@ -53,11 +53,11 @@ quality: $(INSTALLED) ## what the scores say of real and of damaged images, into
 	$(BIN)/python -m bench.quality
 
 report: $(INSTALLED) ## one HTML page of all results that are there
-	@test -n "$(GOAL)" || { echo "error: there is no results/*_fid.csv yet to report; make demo makes one"; exit 1; }
+	@test -n "$(GOAL)" || { echo "error: there is no result yet to report; make demo makes one"; exit 1; }
 	$(BIN)/snakemake --report results/report.html $(GOAL)
 
 accept: $(INSTALLED) ## keep all results, or those of GOAL=…, after an edit that you know to be harmless
-	@test -n "$(GOAL)" || { echo "error: there is no results/*_fid.csv yet to keep"; exit 1; }
+	@test -n "$(GOAL)" || { echo "error: there is no result yet to keep"; exit 1; }
 	$(BIN)/snakemake --profile profiles/local --touch $(GOAL)
 
 lint: $(INSTALLED) ## formatting and static checks

@@ -30,6 +30,8 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/cost.smk"
 include: "workflow/rules/tabulate.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/tables.smk"
 
 
 rule all:

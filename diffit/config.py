@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 import yaml
-from jsonschema import Draft202012Validator, validators
+from jsonschema import Draft202012Validator, ValidationError, validators
 
 from diffit.cli import UserError
 from diffit.consistency import check, nearest
@@ -32,12 +32,17 @@ def validate(config: dict, schema_path: Path) -> dict:
     Raises :class:`UserError` for the first mistake, places in alphabetical order, with the nearest valid spelling
     where a key or a name is unknown. What sections say of each other is checked as well (diffit/consistency.py).
     """
-    schema = yaml.safe_load(schema_path.read_text())
-    if errors := list(_with_defaults(Draft202012Validator)(schema).iter_errors(config)):
-        # Their own order is that of a set, another in each process.
-        raise UserError(_sentence(min(errors, key=lambda error: [str(part) for part in error.absolute_path])))
+    if mistake := fill_in(config, yaml.safe_load(schema_path.read_text())):
+        raise UserError(_sentence(mistake))
     check(config)
     return config
+
+
+def fill_in(value: dict, schema: dict) -> ValidationError | None:
+    """Fill in a schema's defaults in place; the first mistake, places in alphabetical order."""
+    errors = list(_with_defaults(Draft202012Validator)(schema).iter_errors(value))
+    # Their own order is that of a set, another in each process.
+    return min(errors, key=lambda error: [str(part) for part in error.absolute_path], default=None)
 
 
 def lookup(section: dict, kind: str, name: str) -> dict:

@@ -148,7 +148,7 @@ class Costs:
             training = run["training"]
             whole = math.ceil(kimg * 1000 / training["batch"]) * training["batch"]
             images = max(0, whole - checkpoints.images())
-            forward, _ = network(self._net(run))
+            forward, _ = network(self.net(run))
             hours = self.gpu.hours(3 * forward * images, training["precision"], self.gpu.training)
             costs.append(Cost(images, hours, self._run_bytes(name, kimg)))
         images_of = {self.config["runs"][name]["dataset"] for name in targets if not self.config["runs"][name]["vae"]}
@@ -159,7 +159,7 @@ class Costs:
         for job in jobs:
             run, sampler = self.config["runs"][job["run"]], self.config["samplers"][job["sampler"]]
             images, side = self._sampled(sampler, job), self._dataset(run["dataset"])["resolution"]
-            forward, _ = network(self._net(run))
+            forward, _ = network(self.net(run))
             decoding = self._autoencoder(run["vae"], run["dataset"])[1] if run["vae"] else 0
             precision = sampler.get("precision", "float32")
             hours = self._inference(images * passes(sampler, run["process"]) * forward, precision)
@@ -206,7 +206,7 @@ class Costs:
     def _autoencoder(self, name: str, dataset: str) -> tuple[int, int]:
         return autoencoder(files.canonical(self._shape(name)), self._dataset(dataset)["resolution"])
 
-    def _net(self, run: dict) -> str:
+    def net(self, run: dict) -> str:
         """The run's network, spelled out as its training will, as canonical JSON."""
         dataset = self._dataset(run["dataset"])
         manifest = {"content_sha256": "", "images_sha256": "", "resolution": dataset["resolution"]}
@@ -220,7 +220,7 @@ class Costs:
     def _run_bytes(self, name: str, kimg: int) -> float:
         """Checkpoints (weights, their average, two moments), the one being written too, and milestones, in float32."""
         run, folder = self.config["runs"][name], self.results / "runs" / name / "state"
-        weights = 4 * network(self._net(run))[1]
+        weights = 4 * network(self.net(run))[1]
         checkpoints = state.KEEP + 1 - len(list(folder.glob("checkpoint-*.pt")))
         milestones = {0, kimg, *(milestone for milestone in run["milestones"] if milestone < kimg)}
         written = sum((folder / "milestones" / str(milestone)).exists() for milestone in milestones)

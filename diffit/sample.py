@@ -95,6 +95,8 @@ def generate(
         task.guided(denoiser, torch.zeros(0, dtype=torch.int64), sampler)
     except ValueError as error:
         raise UserError(f"sampler: {error}") from None
+    if isinstance(sampler.get("labels"), list) and max(sampler["labels"]) >= classes:
+        raise UserError(f"sampler: labels names the class {max(sampler['labels'])}, and the network knows {classes}")
     wanted = range(sampler["first_seed"], sampler["first_seed"] + sampler["images"])
     for number in progress(blocks, desc="sample", unit="block"):
         seeds = range(number * sampler["block"], (number + 1) * sampler["block"])
@@ -114,9 +116,11 @@ def generate(
 
 
 def _label(sampler: dict, classes: int, seed: int, generator: np.random.Generator) -> int:
-    """The class of an image: drawn uniformly before its noise, or each in turn, so that all have equally many."""
+    """The class of an image: drawn uniformly before its noise, or in turn of all or of those that the sampler lists."""
     if not classes:
         return 0
+    if isinstance(sampler["labels"], list):
+        return sampler["labels"][seed % len(sampler["labels"])]
     return seed % classes if sampler["labels"] == "balanced" else int(generator.integers(classes))
 
 

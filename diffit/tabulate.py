@@ -1,20 +1,17 @@
 """Put the scores of a run into one table beside the paper's value, with its samples as a picture."""
 
 from argparse import Namespace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
-from torchvision.utils import make_grid
 
 from diffit import files, tars
 from diffit.cli import Parser, json_argument, run
+from diffit.figure import panel
 
 GRID_SIDE = 10
-TILE_PIXELS = 48
 
 
 def rows(spec: dict, score: dict) -> list[dict]:
@@ -115,15 +112,11 @@ def _comparison(frame: pd.DataFrame) -> str:
     )
 
 
-def draw_grid(folder: Path, out: Path) -> None:
-    """The first images of a folder by seed, as one picture; small ones are enlarged smoothly, as eyes like them."""
-    images = [Image.fromarray(image) for _key, image, _label in islice(tars.read_images(folder), GRID_SIDE**2)]
-    side = max(TILE_PIXELS, images[0].width)
-    tiles = np.stack([np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images])
-    tiles = torch.from_numpy(tiles).permute(0, 3, 1, 2)  # [n, 3, side, side]
-    grid = make_grid(tiles, nrow=GRID_SIDE, padding=2, pad_value=255)
-    with files.atomic(out) as temporary:
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(temporary, format="png")
+def first_images(folder: Path) -> np.ndarray:
+    """The first images of a folder by seed, up to a hundred, as one picture: uint8 [H, W, 3]."""
+    count = min(GRID_SIDE**2, tars.read_manifest(folder)["count"])
+    columns = min(GRID_SIDE, count)
+    return panel(folder, count // columns, columns)
 
 
 def _named(sampler: dict) -> str:
@@ -134,9 +127,15 @@ def _named(sampler: dict) -> str:
         f"churn {sampler['s_churn']:g}" if sampler.get("s_churn") else "",
         f"eta {sampler['eta']:g}" if sampler.get("eta") else "",
         f"guidance {guidance['kind']} {guidance['weight']:g}" if guidance["kind"] != "none" else "",
-        f"{sampler['labels']} labels" if "labels" in sampler else "",
+        _labels(sampler.get("labels")),
     ]
     return ", ".join(filter(None, parts))
+
+
+def _labels(labels: str | list | None) -> str:
+    if isinstance(labels, list):
+        return f"classes {', '.join(map(str, labels))}"
+    return f"{labels} labels" if labels else ""
 
 
 def _arguments() -> Namespace:
@@ -154,7 +153,8 @@ def main() -> None:
     scores = [files.read_json(path, remedy="score again") for path in arguments.scores]
     frame = table(spec, scores)
     stem = out.name.removesuffix("_fid.csv")
-    draw_grid(arguments.samples, out.with_name(f"{stem}_grid.png"))
+    with files.atomic(out.with_name(f"{stem}_grid.png")) as temporary:
+        Image.fromarray(first_images(arguments.samples)).save(temporary, format="png")
     with files.atomic(out.with_suffix(".md")) as temporary:
         temporary.write_text(markdown(spec, frame))
     with files.atomic(out) as temporary:

@@ -36,7 +36,9 @@ def toys(config: dict, overlay: dict) -> dict:
         if name.startswith(PREFIX):
             continue
         small = _shrunk(f"sampler.{name}", sampler, overlay["sampler"])
-        samplers[PREFIX + name] = {key: value for key, value in small.items() if key != "decoder"}
+        small = {key: value for key, value in small.items() if key != "decoder"}
+        # Classes that are listed are those of the large data set.
+        samplers[PREFIX + name] = small | ({"labels": "balanced"} if isinstance(small.get("labels"), list) else {})
     return {"runs": runs, "samplers": samplers}
 
 

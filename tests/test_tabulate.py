@@ -10,7 +10,7 @@ from PIL import Image
 from diffit import tars
 from diffit.cli import UserError
 from diffit.curve import draw_curve
-from diffit.tabulate import draw_grid, markdown, table
+from diffit.tabulate import first_images, markdown, table
 
 PAPER = {"fid": 1.95, "protocol": "clean", "statistic": "single", "source": "Table 2"}
 SPEC = {"run": "digits", "paper": PAPER, "baselines": ["untrained", "real"]}
@@ -108,8 +108,7 @@ def test_the_grid_shows_the_first_images_in_order_of_seed(tmp_path):
 
     tars.write_tar(tmp_path / "0-of-1.tar", [(f"{i:08d}", {"npy": member(image)}) for i, image in enumerate(pictures)])
     tars.gather(tmp_path, 1)
-    draw_grid(tmp_path, tmp_path / "grid.png")
-    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    grid = first_images(tmp_path)
     assert grid.shape == (3 * 50 + 2, 10 * 50 + 2, 3)
     for index in (0, 11, 29):
         top, left = 2 + index // 10 * 50, 2 + index % 10 * 50

@@ -5,13 +5,22 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from diffit import orphans
+import yaml
+
+from diffit import orphans, paper
 from diffit.cli import UserError
 from diffit.config import lookup, refuse_changes, shared_part, validate
-from diffit.consistency import check_sampler
+from diffit.consistency import check_sampler, nearest
 from diffit.files import canonical, modified, read_json
 from diffit.fingerprint import fingerprint
 from diffit.toy import PREFIX, load_overlay, toys
+
+FIGURES = yaml.safe_load((Path(workflow.basedir) / "workflow/figures.yaml").read_text())
+
+
+# A pattern of the names of figures of a kind.
+def names_of(kind):
+    return "|".join(FIGURES[kind])
 
 
 wildcard_constraints:
@@ -25,6 +34,11 @@ wildcard_constraints:
     piece=r"\d+",
     pieces=r"\d+",
     images=r"data/[^/]+|samples/[^/]+/(\d+|released)/[^/]+",
+    toy=r"(toy_)?",
+    table=r"[A-Za-z0-9_]+",
+    grid=names_of("grids"),
+    attention=names_of("attention"),
+    diagram=names_of("diagrams"),
 
 
 # Rules say `python`: the interpreter that runs Snakemake, unless each rule gets an environment of its own.
@@ -58,6 +72,18 @@ def add_toys():
 
 OVERLAY = load_overlay(Path(workflow.basedir) / "workflow/toy.yaml")
 or_one_sentence(add_toys)
+
+
+# The paper's tables by name, without which rule asks for them.
+def read_tables():
+    folder, schema = (
+        Path(workflow.basedir) / "workflow/tables",
+        Path(workflow.basedir) / "workflow/schemas/table.schema.yaml",
+    )
+    return {path.stem: paper.read(path, schema) for path in sorted(folder.glob("*.yaml"))}
+
+
+TABLES = or_one_sentence(read_tables)
 
 
 def dataset(name):
@@ -308,6 +334,72 @@ def trained_weights(wildcards):
 def result_samples(wildcards):
     described = run(wildcards.run)
     return f"results/samples/{wildcards.run}/{last_milestone(wildcards.run)}/{described['sampler']}/manifest.json"
+
+
+# A table with its rows of ours resolved to score files, those of toys where toy_tables/ are meant.
+def resolved_table(wildcards):
+    name, overlay = wildcards.table, OVERLAY if wildcards.toy else None
+    if name not in TABLES:
+        sys.exit(f"error: there is no table {name!r}; {nearest(name, TABLES)}")
+    return or_one_sentence(paper.resolve, name, TABLES[name], config, overlay)
+
+
+def table_spec(wildcards):
+    return canonical(resolved_table(wildcards))
+
+
+def table_scores(wildcards):
+    return [f"results/{path}" for row in resolved_table(wildcards)["rows"] for path in row["scores"].values()]
+
+
+# All tables, and pictures of those that are figures.
+def table_results(folder):
+    figures = [name for name, table in TABLES.items() if "figure" in table]
+    return [f"results/{folder}/{name}.csv" for name in TABLES] + [f"results/{folder}/{name}.png" for name in figures]
+
+
+# The place of a figure's samples or milestone as tables resolve them: run/milestone/sampler.
+def figure_place(wildcards, name, sampler=None):
+    source = {"run": name} | ({"sampler": sampler} if sampler else {})
+    overlay = OVERLAY if wildcards.toy else None
+    return or_one_sentence(paper.samples, f"workflow/figures.yaml: {name}", source, config, overlay)
+
+
+def grid_samples(wildcards):
+    figure = FIGURES["grids"][wildcards.grid]
+    samplers = figure.get("samplers", [None] * len(figure["runs"]))
+    places = [figure_place(wildcards, *pair) for pair in zip(figure["runs"], samplers)]
+    return [f"results/samples/{place}/manifest.json" for place in places]
+
+
+# Toys have other classes, and few images.
+def grid_spec(wildcards):
+    figure = FIGURES["grids"][wildcards.grid]
+    rows = min(figure["rows"], 6) if wildcards.toy else figure["rows"]
+    classes = None if wildcards.toy else figure.get("classes")
+    return canonical({"rows": rows, "columns": figure["columns"], "classes": classes})
+
+
+def attention_milestones(wildcards):
+    runs = FIGURES["attention"][wildcards.attention]["runs"]
+    places = [figure_place(wildcards, name).rpartition("/")[0] for name in runs]
+    return [f"results/runs/{place}/ema.safetensors" for place in places]
+
+
+def attention_sampler(wildcards):
+    name = FIGURES["attention"][wildcards.attention]["runs"][0]
+    return canonical(sampler(figure_place(wildcards, name).rpartition("/")[2]))
+
+
+def diagram_network(wildcards):
+    name = FIGURES["diagrams"][wildcards.diagram]["run"]
+    return canonical(or_one_sentence(paper.network, "workflow/figures.yaml", name, config))
+
+
+# All pictures; diagrams have no toys.
+def figure_results(folder):
+    kinds = ("grids", "attention") if folder.startswith(PREFIX) else FIGURES
+    return [f"results/{folder}/{name}.png" for kind in kinds for name in FIGURES[kind]]
 
 
 def cancel_orphans():

@@ -1,0 +1,49 @@
+"""plot: a figure of the paper whose numbers stand in a table, ours as lines and the paper's as stars.
+
+python -m diffit.plot TABLE_JSON OUT.png
+"""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from diffit import files
+from diffit.cli import Parser, json_argument, run
+from diffit.table import Cell, fill, headings
+
+STYLES = {True: {"marker": "o", "label": "here"}, False: {"marker": "*", "ls": "", "ms": 12, "label": "paper"}}
+
+
+def draw(table: dict, rows: list[dict[str, Cell]], out: Path) -> None:
+    """Columns of the table against one of them: ours as lines, the paper's as stars."""
+    x, ys = table["figure"]["x"], table["figure"]["y"]
+    figure, axes = plt.subplots(1, len(ys), figsize=(4.6 * len(ys), 3.4), layout="constrained", squeeze=False)
+    named = dict(zip([column["key"] for column in table["columns"]], headings(table), strict=True))
+    for axis, key in zip(axes[0], ys, strict=True):
+        for ours, style in STYLES.items():
+            points = [
+                (float(cells[x].value), cells[key].value)
+                for cells in rows
+                if isinstance(cells[key].value, float | int) and bool(cells[key].score) == ours
+            ]
+            if points:
+                axis.plot(*zip(*sorted(points), strict=True), **style)
+        axis.set(xlabel=named[x], ylabel=named[key])
+        axis.legend()
+    figure.suptitle(table["title"])
+    with files.atomic(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("table", type=json_argument, help="the table as a JSON object")
+    parser.add_argument("out", type=Path, help="the picture to write")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the results folder, where scores lie")
+    arguments = parser.parse_args()
+    draw(arguments.table, fill(arguments.table, arguments.results), arguments.out)
+
+
+if __name__ == "__main__":
+    run(main)
