@@ -30,6 +30,10 @@ demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
 	@echo "All scores:          results/digits_fid.csv"
 	@echo "TensorBoard:         .venv/bin/tensorboard --logdir results/runs"
 
+toy-tables: $(INSTALLED) ## every table and figure of the paper with toys of its runs: within an hour on 2 cores
+	$(BIN)/snakemake --profile profiles/toys toy_tables
+	@cat results/toy_summary.md
+
 plan: $(INSTALLED) ## what GOAL=… (or all) still needs: jobs, GPU-hours, disk, wall time; OPTIONS="--gpus 16 …"
 	@$(BIN)/python -m diffit.plan --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
@@ -71,4 +75,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo plan preflight test test-slow test-slurm bench quality report accept lint format
+.PHONY: help install demo toy-tables plan preflight test test-slow test-slurm bench quality report accept lint format
