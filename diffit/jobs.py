@@ -23,7 +23,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from diffit.cli import UserError
-from diffit.config import validate
+from diffit.toy import complete
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _configuration(header: dict) -> dict:
     config: dict = {}
     for file in header["configfiles"]:
         update_config(config, load_configfile(file))
-    validate(config, Path(header["sources"]) / "workflow/schemas/config.schema.yaml")
+    complete(config, Path(header["sources"]))
     if hashlib.md5(json.dumps(config, sort_keys=True).encode()).hexdigest() != header["config_md5"]:
         raise UserError(
             f"the configuration is not the one in {' and '.join(header['configfiles'])}: the profile changes it; "

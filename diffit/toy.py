@@ -10,13 +10,27 @@ from pathlib import Path
 import yaml
 
 from diffit.cli import UserError
+from diffit.config import validate
 
 PREFIX = "toy_"
+OVERLAY = "workflow/toy.yaml"
 
 
 def load_overlay(path: Path) -> dict:
     """The overlay, as it stands in workflow/toy.yaml."""
     return yaml.safe_load(path.read_text())
+
+
+def complete(config: dict, sources: Path) -> dict:
+    """Validate a configuration by the schema of the sources, in place, and set the toys beside its runs; returns it.
+
+    Raises :class:`UserError` for the first mistake.
+    """
+    schema = sources / "workflow/schemas/config.schema.yaml"
+    validate(config, schema)
+    for section, entries in toys(config, load_overlay(sources / OVERLAY)).items():
+        config[section] |= entries
+    return validate(config, schema)
 
 
 def toys(config: dict, overlay: dict) -> dict:

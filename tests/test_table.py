@@ -13,10 +13,9 @@ from conftest import REPOSITORY
 from diffit import paper, summary
 from diffit.architecture import parts, sizes
 from diffit.cli import UserError
-from diffit.config import validate
 from diffit.plot import draw
 from diffit.table import GAP, as_frame, as_latex, as_markdown, escaped, fill
-from diffit.toy import load_overlay, toys
+from diffit.toy import OVERLAY, complete, load_overlay
 
 TABLES = sorted((REPOSITORY / "workflow/tables").glob("*.yaml"))
 SCHEMA = REPOSITORY / "workflow/schemas/table.schema.yaml"
@@ -35,15 +34,11 @@ notes: [A note]
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    schema = REPOSITORY / "workflow/schemas/config.schema.yaml"
-    found = validate(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), schema)
-    for section, entries in toys(found, overlay()).items():
-        found[section] |= entries
-    return found
+    return complete(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY)
 
 
 def overlay() -> dict:
-    return load_overlay(REPOSITORY / "workflow/toy.yaml")
+    return load_overlay(REPOSITORY / OVERLAY)
 
 
 def write(folder: Path, text: str = SMALL) -> Path:

@@ -9,7 +9,6 @@ import yaml
 from conftest import REPOSITORY
 
 from diffit import process
-from diffit.config import validate
 from diffit.flops import network
 from diffit.nets import LATENT, build
 from diffit.nets.layers import TMSA
@@ -18,7 +17,7 @@ from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
 from diffit.nets.variants import FourierEmbedding
 from diffit.process.ve import SIGMAS
 from diffit.process.vp import sigma_at, time_of
-from diffit.toy import toys
+from diffit.toy import complete
 
 BASE = UShapedConfig(
     resolution=16, channels=3, width=16, multipliers=(1, 2), blocks=2, window=4, head_dim=8, mlp_ratio=2, time_dim=32,
@@ -31,13 +30,9 @@ OFFSETS = 7 * 7  # of a window of 4×4
 @pytest.fixture(scope="module")
 def config() -> dict:
     """The shipped configuration with its toys."""
-    found = validate(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY / SCHEMA)
-    for section, entries in toys(found, yaml.safe_load((REPOSITORY / "workflow/toy.yaml").read_text())).items():
-        found[section] |= entries
-    return validate(found, REPOSITORY / SCHEMA)
+    return complete(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY)
 
 
-SCHEMA = "workflow/schemas/config.schema.yaml"
 RUNS = sorted(yaml.safe_load((REPOSITORY / "config.yaml").read_text())["runs"])
 
 

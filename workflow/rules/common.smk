@@ -9,11 +9,11 @@ import yaml
 
 from diffit import orphans, paper
 from diffit.cli import UserError
-from diffit.config import lookup, refuse_changes, shared_part, validate
+from diffit.config import lookup, refuse_changes, shared_part
 from diffit.consistency import check_sampler, nearest
 from diffit.files import canonical, modified, read_json
 from diffit.fingerprint import fingerprint
-from diffit.toy import PREFIX, load_overlay, toys
+from diffit.toy import OVERLAY, PREFIX, complete, load_overlay
 
 FIGURES = yaml.safe_load((Path(workflow.basedir) / "workflow/figures.yaml").read_text())
 
@@ -58,29 +58,17 @@ def entry(section, kind, name):
     return or_one_sentence(lookup, config[section], kind, name)
 
 
-SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
-or_one_sentence(validate, config, SCHEMA)
-RUNS = [name for name in config["runs"] if not name.startswith(PREFIX)]  # all but the toys
-
-
 # Beside every run stands its toy, a run like any other.
-def add_toys():
-    for section, entries in toys(config, OVERLAY).items():
-        config[section] |= entries
-    validate(config, SCHEMA)
-
-
-OVERLAY = load_overlay(Path(workflow.basedir) / "workflow/toy.yaml")
-or_one_sentence(add_toys)
+SOURCES = Path(workflow.basedir)
+or_one_sentence(complete, config, SOURCES)
+RUNS = [name for name in config["runs"] if not name.startswith(PREFIX)]
+TOYS = load_overlay(SOURCES / OVERLAY)
 
 
 # The paper's tables by name, without which rule asks for them.
 def read_tables():
-    folder, schema = (
-        Path(workflow.basedir) / "workflow/tables",
-        Path(workflow.basedir) / "workflow/schemas/table.schema.yaml",
-    )
-    return {path.stem: paper.read(path, schema) for path in sorted(folder.glob("*.yaml"))}
+    paths = sorted((SOURCES / "workflow/tables").glob("*.yaml"))
+    return {path.stem: paper.read(path, SOURCES / paper.SHAPE) for path in paths}
 
 
 TABLES = or_one_sentence(read_tables)
@@ -338,7 +326,7 @@ def result_samples(wildcards):
 
 # A table with its rows of ours resolved to score files, those of toys where toy_tables/ are meant.
 def resolved_table(wildcards):
-    name, overlay = wildcards.table, OVERLAY if wildcards.toy else None
+    name, overlay = wildcards.table, TOYS if wildcards.toy else None
     if name not in TABLES:
         sys.exit(f"error: there is no table {name!r}; {nearest(name, TABLES)}")
     return or_one_sentence(paper.resolve, name, TABLES[name], config, overlay)
@@ -352,6 +340,35 @@ def table_scores(wildcards):
     return [f"results/{path}" for row in resolved_table(wildcards)["rows"] for path in row["scores"].values()]
 
 
+# The sets of samples that the rows of all tables are scores of: run/milestone/sampler/protocol.
+def table_sets(toy):
+    overlay = TOYS if toy else None
+    resolved = [or_one_sentence(paper.resolve, name, table, config, overlay) for name, table in TABLES.items()]
+    paths = [path for table in resolved for row in table["rows"] for path in row["scores"].values()]
+    return dict.fromkeys(path.removeprefix("scores/").removesuffix(".json") for path in paths)
+
+
+# The records that name the jobs behind all tables, by stage.
+def table_jobs(wildcards):
+    sets = [place.split("/") for place in table_sets(wildcards.toy)]
+    runs = dict.fromkeys(name for name, milestone, *_ in sets if milestone != "released")
+    images = dict.fromkeys(f"results/samples/{name}/{milestone}/{sampler}" for name, milestone, sampler, _ in sets)
+    return [
+        *(f"train=results/runs/{name}/state/legs.json" for name in runs),
+        *(f"sample={folder}/manifest.json" for folder in images),
+        *(
+            f"measure=results/samples/{name}/{milestone}/{sampler}/features/{protocol}/manifest.json"
+            for name, milestone, sampler, protocol in sets
+        ),
+    ]
+
+
+# The training curves of the runs in all tables.
+def table_curves(toy):
+    places = [place.split("/") for place in table_sets(toy)]
+    return [f"results/{name}_curve.png" for name in dict.fromkeys(p[0] for p in places if p[1] != "released")]
+
+
 # All tables, and pictures of those that are figures.
 def table_results(folder):
     figures = [name for name, table in TABLES.items() if "figure" in table]
@@ -361,7 +378,7 @@ def table_results(folder):
 # The place of a figure's samples or milestone as tables resolve them: run/milestone/sampler.
 def figure_place(wildcards, name, sampler=None):
     source = {"run": name} | ({"sampler": sampler} if sampler else {})
-    overlay = OVERLAY if wildcards.toy else None
+    overlay = TOYS if wildcards.toy else None
     return or_one_sentence(paper.samples, f"workflow/figures.yaml: {name}", source, config, overlay)
 
 

@@ -58,15 +58,39 @@ rule summary:
         "python -m diffit.summary {output:q} {input:q} --log {log:q}"
 
 
+# What all of them cost. As with the cost of a run, its numbers make nothing again.
+rule gpu_hours:
+    input:
+        lambda wildcards: [f"results/scores/{place}.json" for place in table_sets(wildcards.toy)],
+    output:
+        csv=report("results/{toy}gpu_hours.csv", category="{toy}tables", caption="../report/gpu_hours.rst"),
+        markdown="results/{toy}gpu_hours.md",
+    log:
+        "logs/{toy}gpu_hours.log",
+    localrule: True
+    conda:
+        "../envs/diffit.yaml"
+    params:
+        jobs=table_jobs,
+    message:
+        "Ask the cluster's accounting what the tables cost"
+    shell:
+        "python -m diffit.account {output.csv:q} {params.jobs:q} --log {log:q}"
+
+
 rule tables:
     input:
         table_results("tables"),
         figure_results("figures"),
+        table_curves(""),
         "results/summary.md",
+        "results/gpu_hours.csv",
 
 
 rule toy_tables:
     input:
         table_results("toy_tables"),
         figure_results("toy_figures"),
+        table_curves(PREFIX),
         "results/toy_summary.md",
+        "results/toy_gpu_hours.csv",
