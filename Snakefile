@@ -30,6 +30,7 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/cost.smk"
 include: "workflow/rules/tabulate.smk"
+include: "workflow/rules/paper.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
 

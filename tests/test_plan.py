@@ -107,7 +107,7 @@ def test_training_costs_the_gpu_hours_that_the_design_states(costs, real_config,
 def test_guided_sampling_costs_the_gpu_hours_that_the_design_states(costs, real_config, run, expected):
     described = real_config["runs"][run]
     sampler = real_config["samplers"][described["sampler"]]
-    forward, _ = network(costs()._net(described))
+    forward, _ = network(costs().net(described))
     work = sampler["images"] * passes(sampler, described["process"]) * forward
     assert FULL_SPEED.hours(work, "bfloat16", FULL_SPEED.inference) == pytest.approx(expected, rel=0.05)
 
@@ -187,7 +187,7 @@ def test_a_run_takes_its_checkpoints_and_its_milestones(costs, training):
     assert stored == pytest.approx(16 * parameters, rel=0.35)  # small tensors have large names
     (digits, _cache), (_, digits_parameters) = (
         costs().train([{"run": "digits", "kimg": "115"}]),
-        network(costs()._net(costs().config["runs"]["digits"])),
+        network(costs().net(costs().config["runs"]["digits"])),
     )
     assert digits.bytes == 4 * digits_parameters * (3 * 4 + 2)  # milestones 0 and 115
 
@@ -245,8 +245,8 @@ def test_the_paper_s_run_is_planned_from_the_dry_run_of_all_its_jobs(folder):
     found = rows(ended.stdout)
     assert found["shard"][:2] == ["264", "1,291,167"]  # ImageNet, and ADM's batch of 10,000 in 8 pieces
     # Samples under two protocols, ImageNet under one, ADM's batch under the other.
-    assert found["measure"][:2] == ["520", f"{2 * 50_000 + IMAGENET + 10_000:,}"]
-    assert found["sample"][:2] == ["128", "50,000"]
+    assert found["measure"][:2] == ["328", f"{2 * 50_000 + IMAGENET + 10_000:,}"]
+    assert found["sample"][:2] == ["32", "50,000"]
     assert found["train"][:3] == ["1", "1,792,000,000", "2,836"]
     assert found["train"][-1] == "7 d 9 h"
     assert "unknown" not in ended.stdout
