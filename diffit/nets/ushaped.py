@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffit.nets.layers import TMSA, DiffiTResBlock
+from diffit.nets.layers import DiffiTResBlock, keep_variance
 from diffit.nets.variants import TIME_EMBEDDINGS, TRANSFORMERS, AddTime, Resize, ViTBlock
 
 CHOICES = {
@@ -160,20 +160,8 @@ class UShapedDiffiT(nn.Module):
         )
 
     def initialize_weights(self) -> None:
-        """Every weight in one place; in the beginning the network gives zeros.
-
-        Convolutions keep the variance of what they read, the tokenizer's few input channels included: on digits this
-        trains faster than Glorot's rule, which the linear layers follow.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-            if isinstance(module, TMSA):
-                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+        """Every weight in one place; in the beginning the network gives zeros."""
+        keep_variance(self)
         nn.init.zeros_(self.head[-1].weight)
 
     def forward(self, x: Tensor, noise: Tensor, augment: Tensor | None = None) -> Tensor:

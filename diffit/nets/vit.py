@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffit.nets.layers import TimeEmbedding
+from diffit.nets.layers import TimeEmbedding, keep_variance
 from diffit.nets.variants import AddTime, ViTBlock
 
 DEPTHS = 4  # at which the decoder looks
@@ -117,13 +117,7 @@ class ViTSETR(nn.Module):
 
     def initialize_weights(self) -> None:
         """Every weight in one place, as in the U-shaped network; in the beginning the network gives zeros."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+        keep_variance(self)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor, noise: Tensor, augment: Tensor | None = None) -> Tensor:
