@@ -124,4 +124,5 @@ def _opened(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged or of another kind ({error}); give it anew") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+        raise UserError(f"{path} is damaged or of another kind ({reason}); give it anew") from error

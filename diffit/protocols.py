@@ -79,7 +79,7 @@ PROTOCOLS = {
             images=None,
             sets=1,
             statistic="single",
-            source="clean-fid (Parmar et al. 2022) in its mode clean",
+            source="clean-fid (Parmar et al. 2022) in its mode clean: Pillow's bicubic resize, which antialiases",
         ),
         Protocol(
             name="adm",
@@ -92,7 +92,7 @@ PROTOCOLS = {
             sets=1,
             statistic="single",
             source="the evaluator of ADM (Dhariwal and Nichol 2021), evaluations/evaluator.py of guided-diffusion: "
-            "one set of 50,000 against the whole training set, precision and recall against 10,000 of its images",
+            "TensorFlow 1's bilinear resize, which does not antialias; one set of 50,000 against the whole training set, precision and recall against 10,000 of its images",
         ),
         Protocol(
             name="edm",
