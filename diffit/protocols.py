@@ -92,8 +92,8 @@ PROTOCOLS = {
             sets=1,
             statistic="single",
             source="the evaluator of ADM (Dhariwal and Nichol 2021), evaluations/evaluator.py of guided-diffusion: "
-            "TensorFlow 1's bilinear resize, which does not antialias; one set of 50,000 against the whole training set, "
-            "precision and recall against 10,000 of its images",
+            "TensorFlow 1's bilinear resize, which does not antialias; one set of 50,000 against the whole training "
+            "set, precision and recall against 10,000 of its images",
         ),
         Protocol(
             name="edm",
