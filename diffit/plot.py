@@ -11,15 +11,17 @@ from diffit import files
 from diffit.cli import Parser, json_argument, run
 from diffit.table import Cell, fill, headings
 
-STYLES = {True: {"marker": "o", "label": "here"}, False: {"marker": "*", "ls": "", "ms": 12, "label": "paper"}}
+STYLES = {True: {"marker": "o"}, False: {"marker": "*", "ls": "", "ms": 12}}  # of ours and of the paper
 
 
 def draw(table: dict, rows: list[dict[str, Cell]], out: Path) -> None:
     """Columns of the table against one of them: ours as lines, the paper's as stars."""
-    x, ys = table["figure"]["x"], table["figure"]["y"]
-    figure, axes = plt.subplots(1, len(ys), figsize=(4.6 * len(ys), 3.4), layout="constrained", squeeze=False)
+    x, ys, together = (table["figure"][key] for key in ("x", "y", "together"))
+    plots = 1 if together else len(ys)
+    figure, axes = plt.subplots(1, plots, figsize=(max(5.5, 4.6 * plots), 3.4), layout="constrained", squeeze=False)
     named = dict(zip([column["key"] for column in table["columns"]], headings(table), strict=True))
-    for axis, key in zip(axes[0], ys, strict=True):
+    for number, key in enumerate(ys):
+        axis = axes[0, 0 if together else number]
         for ours, style in STYLES.items():
             points = [
                 (float(cells[x].value), cells[key].value)
@@ -27,9 +29,10 @@ def draw(table: dict, rows: list[dict[str, Cell]], out: Path) -> None:
                 if isinstance(cells[key].value, float | int) and bool(cells[key].score) == ours
             ]
             if points:
-                axis.plot(*zip(*sorted(points), strict=True), **style)
-        axis.set(xlabel=named[x], ylabel=named[key])
-        axis.legend()
+                label = f"{named[key]}, {'here' if ours else 'paper'}"
+                axis.plot(*zip(*sorted(points), strict=True), label=label, **style)
+        axis.set(xlabel=named[x], ylabel="" if together else named[key])
+        axis.legend(fontsize="small")
     figure.suptitle(table["title"])
     with files.atomic(out) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
