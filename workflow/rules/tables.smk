@@ -82,7 +82,7 @@ rule tables:
     input:
         table_results("tables"),
         figure_results("figures"),
-        table_curves(""),
+        lambda _: table_curves(""),
         "results/summary.md",
         "results/gpu_hours.csv",
 
@@ -91,6 +91,6 @@ rule toy_tables:
     input:
         table_results("toy_tables"),
         figure_results("toy_figures"),
-        table_curves(PREFIX),
+        lambda _: table_curves(PREFIX),
         "results/toy_summary.md",
         "results/toy_gpu_hours.csv",
