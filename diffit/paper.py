@@ -50,15 +50,18 @@ def resolve(name: str, table: dict, config: dict, overlay: dict | None = None) -
     if overlay:
         table["title"] = f"Toy of: {table['title']}"
         table["rows"] = [row for row in table["rows"] if "ours" in row or "computed" in row]
-        table["notes"].append(
-            "Toys: the same definitions, smaller (workflow/toy.yaml), on handwritten digits. Each row runs."
-        )
+        table["notes"] += [
+            "Toys: the same definitions, smaller (workflow/toy.yaml), on handwritten digits. Each row runs.",
+            "Sizes, counts and lengths that rows and notes name are those of the paper's scale.",
+        ]
     if "architecture" in table:
         table["architecture"]["network"] = network(f"table {name}", table["architecture"].pop("run"), config)
     for row in table["rows"]:
         place = f"table {name}, row {row['name']!r}"
         if overlay:
             row.pop("against", None)
+            if any(source["run"] in overlay["weights"] for source in row.get("ours", {}).values()):
+                row["name"] += " (as a toy: trained)"
         if "computed" in row:
             row["network"] = network(place, row.pop("computed"), config)
         row["scores"] = {}
