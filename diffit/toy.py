@@ -29,6 +29,8 @@ def complete(config: dict, sources: Path) -> dict:
     schema = sources / "workflow/schemas/config.schema.yaml"
     validate(config, schema)
     for section, entries in toys(config, load_overlay(sources / OVERLAY)).items():
+        if taken := sorted(entries.keys() & config[section].keys()):
+            raise UserError(f"config: {section}.{taken[0]} has the name of a toy; give it one that does not begin so")
         config[section] |= entries
     return validate(config, schema)
 
@@ -47,8 +49,6 @@ def toys(config: dict, overlay: dict) -> dict:
         if "weights" not in run and defined:
             runs[PREFIX + name] = _run(name, run, overlay)
     for name, sampler in config["samplers"].items():
-        if name.startswith(PREFIX):
-            continue
         small = _shrunk(f"sampler.{name}", sampler, overlay["sampler"])
         small = {key: value for key, value in small.items() if key != "decoder"}
         # Classes that are listed are those of the large data set.

@@ -213,6 +213,20 @@ def test_a_mistake_in_a_table_is_one_sentence(tmp_path, config, before, after, m
         paper.resolve("small", paper.read(write(tmp_path, SMALL.replace(before, after, 1)), SCHEMA), config)
 
 
+def test_a_run_with_the_name_of_a_toy_is_refused():
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config["runs"]["toy_cifar10"] = config["runs"]["digits"]
+    with pytest.raises(UserError, match=r"runs\.toy_cifar10 has the name of a toy; give it one"):
+        complete(config, REPOSITORY)
+
+
+def test_a_configuration_without_the_toys_data_has_no_toys():
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    config["datasets"]["numbers"] = config["datasets"].pop("digits32")
+    config["vaes"]["digits-vae"]["dataset"] = config["runs"]["digits_latent"]["dataset"] = "numbers"
+    assert not [name for name in complete(config, REPOSITORY)["runs"] if name.startswith("toy_")]
+
+
 # --------------------------------------------------------------------------------------------- what networks tell
 
 
