@@ -222,7 +222,9 @@ def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know
     states = {job["JobID"]: job["State"].split()[0] for job in fork.jobs()}
     assert {states[job] for job in orphans} <= {"CANCELLED", "COMPLETED"}
     again = Counter(_rule(job["Comment"]) for job in fork.jobs() if job["JobID"] not in orphans)
-    assert again == {"sample": 4, "measure": 4, "score": 1, "tabulate": 1}
+    # A piece that was ready before it could be cancelled may stay.
+    assert sum(states[job] == "CANCELLED" for job in orphans) <= again.pop("sample") <= 4
+    assert again == {"measure": 4, "score": 1, "tabulate": 1}
     assert {states[job] for job in states.keys() - orphans} == {"COMPLETED"}
     assert json.loads((fork.folder / "results/samples/tiny/1/short/manifest.json").read_text())["count"] == 32
     assert not fork.queue()
