@@ -35,11 +35,11 @@ toy-tables: $(INSTALLED) ## every table and figure of the paper with toys of its
 	@cat results/toy_summary.md
 
 plan: $(INSTALLED) ## what GOAL=… (or all) still needs: jobs, GPU-hours, disk, wall time; OPTIONS="--gpus 16 …"
-	@$(BIN)/python -m diffit.plan --profile $(PROFILE) $(OPTIONS) $(GOAL)
+	@$(BIN)/python -m diffit.planning.plan --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
 preflight: PROFILE = slurm
 preflight: $(INSTALLED) ## whether GOAL=… (or all) can be made on this cluster; OPTIONS="--no-probe …"
-	@$(BIN)/python -m diffit.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
+	@$(BIN)/python -m diffit.planning.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
 test: $(INSTALLED) ## the tests, within 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not slurm"

@@ -8,7 +8,7 @@ from cleanfid.fid import frechet_distance as by_sqrtm
 from threadpoolctl import threadpool_limits
 
 from bench.timing import compare
-from diffit.frechet import Gaussian, frechet_distance
+from diffit.scoring.frechet import Gaussian, frechet_distance
 
 WIDTH = 2048
 

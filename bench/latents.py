@@ -28,9 +28,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.timing import compare
-from diffit import latents, loader, tars
+from diffit.store import tars
+from diffit.training import image_loader, latent_loader
 
-COUNT, BATCH, PIECES, CLASSES, REPEAT = 4096, 64, 4, 1000, 7
+COUNT, BATCH, SHARDS, CLASSES, REPEAT = 4096, 64, 4, 1000, 7
 TARGET = 20
 SHAPE = (2, 2, 4, 32, 32)  # of a record: of the image and of its mirror image, mean and standard deviation
 SHUFFLE_BUFFER = 1000  # as in webdataset's own examples
@@ -46,12 +47,12 @@ def is_mirrored(label: int) -> bool:
 
 def write_tars(folder: Path, moments: np.ndarray, labels: list[int]) -> list[Path]:
     """The records as encode writes them."""
-    paths = [folder / f"{k}-of-{PIECES}.tar" for k in range(PIECES)]
+    paths = [folder / f"{k}-of-{SHARDS}.tar" for k in range(SHARDS)]
     for k, path in enumerate(paths):
-        numbers = range(k * COUNT // PIECES, (k + 1) * COUNT // PIECES)
+        numbers = range(k * COUNT // SHARDS, (k + 1) * COUNT // SHARDS)
         samples = ((f"{i:08d}", {"npy": npy(moments[i]), "cls": str(labels[i]).encode()}) for i in numbers)
         tars.write_tar(path, samples, resolution=8 * SHAPE[-1], classes=CLASSES, vae=VAE)
-    tars.gather(folder, PIECES)
+    tars.gather(folder, SHARDS)
     return paths
 
 
@@ -76,9 +77,9 @@ def ours(folder: Path, known: list[int] | None = None) -> Callable[[], Iterator[
 
     It reads labels with the moments, unless they are ``known`` as the bare loop knows them.
     """
-    mapped, epochs = latents.LatentTars(folder, verify=False), itertools.count()
+    mapped, epochs = latent_loader.LatentTars(folder, verify=False), itertools.count()
     given = None if known is None else np.array(known)
-    order = loader.Shuffle(0, COUNT)
+    order = image_loader.Shuffle(0, COUNT)
 
     def epoch() -> Iterator[Batch]:
         first = next(epochs) * COUNT
@@ -91,9 +92,9 @@ def ours(folder: Path, known: list[int] | None = None) -> Callable[[], Iterator[
 
 
 def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
-    """Webdataset's pipeline: shuffled pieces, shuffle buffer, decoding, batches."""
+    """Webdataset's pipeline: shuffled shards, shuffle buffer, decoding, batches."""
     pipeline = (
-        webdataset.WebDataset([str(path) for path in paths], shardshuffle=PIECES)
+        webdataset.WebDataset([str(path) for path in paths], shardshuffle=SHARDS)
         .shuffle(SHUFFLE_BUFFER)
         .decode()
         .to_tuple("npy", "cls")
@@ -164,10 +165,10 @@ def main() -> None:
     labels = rng.integers(CLASSES, size=COUNT).tolist()
     with tempfile.TemporaryDirectory(dir=".") as temporary:  # /tmp may be memory, which is never cold
         folder = Path(temporary)
-        pieces = write_tars(folder / "tars", moments, labels)
+        shards = write_tars(folder / "tars", moments, labels)
         features, classes = write_files(folder / "files", moments, labels)
         ways = {
-            "webdataset": streamed(pieces),
+            "webdataset": streamed(shards),
             "two .npy an image": loose(features, classes),
             "one .npy, bare loop": bare(features, labels),
         }

@@ -24,9 +24,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bench.timing import compare
-from diffit import images, loader, process, tars
+from diffit import process
+from diffit.data import images
+from diffit.store import tars
+from diffit.training import image_loader
 
-COUNT, BATCH, PIECES, REPEAT = 4096, 64, 4, 7
+COUNT, BATCH, SHARDS, REPEAT = 4096, 64, 4, 7
 SHUFFLE_BUFFER = 1000  # as in webdataset's own examples
 SHARED = Path("../shared/data/cifar10_jpeg.zip")
 AUGMENTED = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2, "augment": {"probability": 0.12, "xflip": True}}
@@ -72,24 +75,24 @@ def write_zip(path: Path, content: list[Image.Image]) -> None:
 
 def write_tars(folder: Path, content: list[Image.Image], labels: list[int]) -> list[Path]:
     """The pictures as shard writes them."""
-    paths = [folder / f"{k}-of-{PIECES}.tar" for k in range(PIECES)]
+    paths = [folder / f"{k}-of-{SHARDS}.tar" for k in range(SHARDS)]
     for k, path in enumerate(paths):
-        numbers = range(k * COUNT // PIECES, (k + 1) * COUNT // PIECES)
+        numbers = range(k * COUNT // SHARDS, (k + 1) * COUNT // SHARDS)
         samples = ((f"{i:08d}", {"png": images.png(content[i]), "cls": str(labels[i]).encode()}) for i in numbers)
         tars.write_tar(path, samples, resolution=32)
-    tars.gather(folder, PIECES)
+    tars.gather(folder, SHARDS)
     return paths
 
 
-def ours(folder: Path, draw: loader.Draw) -> Callable[[], Iterator[Batch]]:
+def ours(folder: Path, draw: image_loader.Draw) -> Callable[[], Iterator[Batch]]:
     """Training's loader; each call goes through the next epoch."""
-    dataset = loader.TrainingImages(*loader.decoded(folder), draw, seed=0)
+    dataset = image_loader.TrainingImages(*image_loader.decoded(folder), draw, seed=0)
     epochs, steps = itertools.count(), COUNT // BATCH
 
     def epoch() -> Iterator[Batch]:
         first = next(epochs) * steps
-        numbers = loader.microbatches(first, first + steps, BATCH, BATCH, rank=0, world=1)
-        for batch in loader.load(dataset, numbers, workers=0, pin=False):
+        numbers = image_loader.microbatches(first, first + steps, BATCH, BATCH, rank=0, world=1)
+        for batch in image_loader.load(dataset, numbers, workers=0, pin=False):
             yield batch["images"], batch["labels"]
 
     return epoch
@@ -102,9 +105,9 @@ def zipped(path: Path, labels: list[int]) -> Callable[[], Iterator[Batch]]:
 
 
 def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
-    """Webdataset's pipeline over our tars: shuffled pieces, shuffle buffer, decoding, batches."""
+    """Webdataset's pipeline over our tars: shuffled shards, shuffle buffer, decoding, batches."""
     pipeline = (
-        webdataset.WebDataset([str(path) for path in paths], shardshuffle=PIECES)
+        webdataset.WebDataset([str(path) for path in paths], shardshuffle=SHARDS)
         .shuffle(SHUFFLE_BUFFER)
         .decode("rgb8")
         .to_tuple("png", "cls")

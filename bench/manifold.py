@@ -14,7 +14,7 @@ import torch
 
 from bench.frechet import WIDTH, features
 from bench.timing import compare, note
-from diffit.manifold import NEIGHBOR, precision_recall
+from diffit.scoring.precision_recall import NEIGHBOR, precision_recall
 
 REAL, GENERATED = 10_000, 50_000
 BATCH = 10_000  # ADM's

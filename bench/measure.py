@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from bench.timing import compare
-from diffit import download, images
+from diffit import download
+from diffit.data import images
 from diffit.measure import measure
 
 SHARED = Path("../shared/data/imagenet_sample")

@@ -16,10 +16,11 @@ import yaml
 from torch import nn
 
 from bench.timing import compare
-from diffit import config, train
-from diffit.ema import EMA, decay
+from diffit import train
+from diffit.config import validation
 from diffit.nets import build
 from diffit.process.augment import LABELS
+from diffit.training.ema import EMA, decay
 
 IMAGES = 10**6  # seen so far: past the ramp-up of the EMA's half-life
 TRAINING = {"optimizer": "adamw", "weight_decay": 0.01, "learning_rate": 1e-4, "betas": [0.9, 0.999], "batch": 256}
@@ -82,7 +83,7 @@ def row(name: str, net: nn.Module, steps: int, repeat: int, target: float | None
 def preset(run: str, resolution: int) -> nn.Module:
     """The network of a run of config.yaml."""
     schema = Path("workflow/schemas/config.schema.yaml")
-    spec = config.validate(yaml.safe_load(Path("config.yaml").read_text()), schema)["runs"][run]["net"]
+    spec = validation.validate(yaml.safe_load(Path("config.yaml").read_text()), schema)["runs"][run]["net"]
     return build({**spec, "resolution": resolution, "channels": 3, "augment_labels": LABELS})
 
 

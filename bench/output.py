@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from bench.timing import compare
-from diffit import images, sample, tars
+from diffit import sample
+from diffit.data import images
+from diffit.store import tars
 
 SHARED = Path("../shared/data")
 SIZES = {64: (2048, None), 256: (256, 20)}  # how many images at each resolution, and the ratio aimed at

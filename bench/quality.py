@@ -21,9 +21,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
 
-from diffit import download, files
-from diffit.protocols import PROTOCOLS
-from diffit.score import features_of, reference_of, score
+from diffit import download
+from diffit.score import features_of, reference_of
+from diffit.scoring.compare import score
+from diffit.scoring.protocols import PROTOCOLS
+from diffit.store import files
 
 SHARED = Path("../shared/data/cifar10_jpeg.zip")
 CLASSES = 10

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from bench.network import DEPTH, DEVICE, latent, operations
 from bench.timing import compare, note
-from diffit import cluster, process, train
-from diffit.ema import decay
+from diffit import process, train
+from diffit.training import ranks
+from diffit.training.ema import decay
 
 RESOLUTION = 256
 BATCH = 32 if DEVICE.type == "cuda" else 4
@@ -58,7 +59,7 @@ class Ours:
             "net": {"kind": "latent", **asdict(net.config)}, "process": PROCESS, "training": SETTINGS, "seed": 0
         }  # fmt: skip
         machine = train.Machine(None, 0, compile=False, gradient_checkpointing=False, checkpoint_minutes=0)
-        self.trainer = train.Trainer(cluster.Rank(0, 1, DEVICE), identity, folder, machine)
+        self.trainer = train.Trainer(ranks.Rank(0, 1, DEVICE), identity, folder, machine)
         self.trainer.net.load_state_dict(net.state_dict())
         self.batches = (dict(content) for _ in itertools.repeat(None))
         self.numbers = itertools.count()

@@ -1,6 +1,7 @@
 """What every command of this package shares: its arguments, its way to fail, its log and its progress bar."""
 
 import argparse
+import difflib
 import errno
 import json
 import logging
@@ -58,6 +59,12 @@ def run(main: Callable[[], None]) -> None:
     except Exception:
         log.exception("this is a fault of the program, please report it")
         sys.exit(1)
+
+
+def nearest(name: str, names) -> str:
+    """The name that was probably meant, or all that there are."""
+    guess = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {guess[0]!r}?" if guess else f"there are: {', '.join(sorted(names)) or 'none'}"
 
 
 def json_argument(text: str) -> dict:

@@ -3,7 +3,7 @@
     python -m diffit.encode DATA_FOLDER/K-of-N.tar VAE_FOLDER OUT/K-of-N.tar
 
 A member `{key}.npy` is float16 [2, 2, C, h, w]: of the image and of its mirror image, mean and standard deviation of
-the posterior, unscaled. The label stands beside it as `{key}.cls`. A piece that is there already is kept when it was
+the posterior, unscaled. The label stands beside it as `{key}.cls`. A shard that is there already is kept when it was
 made of the same images by the same VAE, and refused otherwise.
 """
 
@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffit import files, precision, tars, vae
 from diffit.cli import Parser, UserError, progress, run
-from diffit.config import difference
-from diffit.fingerprint import commit
-from diffit.images import values
+from diffit.config.changes import difference
+from diffit.numerics import arithmetic
+from diffit.numerics.pixels import to_network_range
+from diffit.store import files, tars
+from diffit.store.fingerprint import commit
+from diffit.weights import vae
 
 log = logging.getLogger("diffit")
 
@@ -34,11 +36,11 @@ def encode(source: Path, vae_folder: Path, out: Path) -> dict:
     Raises :class:`UserError` for latents that are not finite in float16, and where ``out`` holds latents of another
     VAE, scale, crop, resolution or of other images.
     """
-    if tars.piece_number(source) != tars.piece_number(out):
+    if tars.shard_number(source) != tars.shard_number(out):
         raise UserError(f"the latents of {source} cannot be called {out.name}; name them {out.with_name(source.name)}")
     manifest = tars.read_manifest(source.parent)
-    piece = next((piece for piece in manifest["pieces"] if piece["file"] == source.name), None)
-    if piece is None:
+    shard = next((shard for shard in manifest["shards"] if shard["file"] == source.name), None)
+    if shard is None:
         raise UserError(f"{source} is not in the manifest beside it; gather the folder again or correct the name")
     facts = _facts(manifest, vae.read_facts(vae_folder))
     if out.exists():
@@ -46,11 +48,11 @@ def encode(source: Path, vae_folder: Path, out: Path) -> dict:
         log.info("%s is there already", out)
         return files.verify(out, tars.ANEW)
     encoder = vae.load(vae_folder).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    samples = progress(tars.read_piece_images(source, piece), total=piece["count"], desc="encode", unit="img")
+    samples = progress(tars.read_shard_images(source, shard), total=shard["count"], desc="encode", unit="img")
     made_by = {"commit": commit(), "device": str(encoder.device)}
-    with precision.float32():
+    with arithmetic.float32():
         record = tars.write_tar(out, _encoded(iter(samples), encoder, source), **facts, made_by=made_by)
-    assert record["count"] == piece["count"], f"{out} has {record['count']} latents of {piece['count']} images"
+    assert record["count"] == shard["count"], f"{out} has {record['count']} latents of {shard['count']} images"
     return record
 
 
@@ -71,7 +73,7 @@ def _encoded(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     while chunk := list(islice(samples, BATCH)):
         pixels = torch.from_numpy(np.stack([image for _key, image, _label in chunk])).permute(0, 3, 1, 2)
-        images = values(pixels.contiguous().to(encoder.device))  # [B, 3, H, W]
+        images = to_network_range(pixels.contiguous().to(encoder.device))  # [B, 3, H, W]
         both = torch.stack([encoder.moments(images), encoder.moments(images.flip(3))], dim=1)  # [B, 2, 2, C, h, w]
         for (key, _image, label), moments in zip(chunk, _half(both), strict=True):
             if not np.isfinite(moments).all():

@@ -4,7 +4,7 @@
     python -m diffit.measure PICTURES FEATURES/0-of-1.npz --network NETWORK_FOLDER
 
 The second form takes any pictures of one size: a folder, a tar without a manifest, or an npz file as ADM's.
-``python -m diffit.tars FEATURES --pieces N`` then makes the manifest with which ``diffit.score`` reads the features.
+``python -m diffit.store.tars FEATURES --shards N`` then makes the manifest with which ``diffit.score`` reads the features.
 """
 
 from collections import deque
@@ -17,11 +17,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from diffit import files, pictures, precision
 from diffit.cli import Parser, UserError, progress, run
-from diffit.inception import Inception
-from diffit.pictures import Sample
-from diffit.protocols import NEEDS, PROTOCOLS
+from diffit.data import image_sets
+from diffit.data.image_sets import Sample
+from diffit.numerics import arithmetic
+from diffit.scoring.inception import Inception
+from diffit.scoring.metrics import metrics_of
+from diffit.scoring.protocols import PROTOCOLS
+from diffit.store import files
 
 Result = TypeVar("Result")
 
@@ -41,7 +44,7 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
     if protocol not in PROTOCOLS:
         raise UserError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     rule = PROTOCOLS[protocol]
-    given = pictures.read(source)
+    given = image_sets.read(source)
     if out.name != given.features:
         raise UserError(
             f"the features of {source} cannot be called {out.name}; name them {out.with_name(given.features)}"
@@ -49,7 +52,7 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
     device = "cuda" if torch.cuda.is_available() else "cpu"
     inception = Inception(network / rule.network, device)
     resize = rule.resize()
-    needs = {metric: NEEDS[metric] for metric in rule.metrics if metric in NEEDS}
+    needs = {metric.name: metric.takes for metric in metrics_of(protocol) if metric.takes != "features"}
     gaps = {metric: inception.missing[array] for metric, array in needs.items() if array in inception.missing}
     extras = set(needs.values()) - set(inception.missing)
     batch = batch or BATCH[device]
@@ -70,7 +73,7 @@ def measure(source: Path, out: Path, network: Path, protocol: str = "clean", bat
             rows.append(arrays)
             bar.update(len(chunk))
     if not rows:
-        raise UserError(f"{source} holds no images; cut the set into fewer pieces")
+        raise UserError(f"{source} holds no images; cut the set into fewer shards")
     width = rows[0]["features"].shape[1]
     if width != rule.width:
         raise UserError(
@@ -110,7 +113,7 @@ def _in_threads(
     """
     samples, threads = iter(samples), torch.get_num_threads()
     try:
-        with precision.float32(), ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+        with arithmetic.float32(), ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
             ahead = deque()
             while chunk := list(islice(samples, batch)):
                 ahead.append((chunk, pool.submit(work, chunk)))

@@ -1,7 +1,7 @@
-"""Generate one piece of a set of images from a milestone of a run.
+"""Generate one shard of a set of images from a milestone of a run.
 
 Image i is settled by its seed: the class and the noise come from the seed's own generator, and the network sees images
-in fixed blocks of consecutive seeds, the same whatever the number of pieces. So pieces can be cut and distributed in
+in fixed blocks of consecutive seeds, the same whatever the number of shards. So shards can be cut and distributed in
 any way without changing a bit on one device. A latent run's images are decoded in the same job.
 """
 
@@ -15,22 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffit import draws, milestone, precision, process, tars, vae
+from diffit import process
 from diffit.cli import Parser, UserError, json_argument, progress, run
-from diffit.config import difference
-from diffit.fingerprint import commit
+from diffit.config.changes import difference
+from diffit.data.shard_ranges import shard_of_blocks
 from diffit.nets.layers import constant_weights
+from diffit.numerics import arithmetic, rng
+from diffit.numerics.pixels import to_uint8, truncated
+from diffit.numerics.precision import PRECISIONS
+from diffit.process import samplers
+from diffit.store import tars
+from diffit.store.fingerprint import commit
+from diffit.weights import milestone, vae
 
 log = logging.getLogger("diffit")
 
 DECODED = 8  # images that a VAE decodes at a time: at 512×512 each takes about a gigabyte
-
-
-def piece_of_blocks(first_seed: int, images: int, block: int, piece: int, pieces: int) -> range:
-    """The blocks (numbers of ``block`` consecutive seeds, counted from seed 0) that make up one piece."""
-    first, stop = first_seed // block, -(-(first_seed + images) // block)
-    count = stop - first
-    return range(first + count * piece // pieces, first + count * (piece + 1) // pieces)
 
 
 class Pixels:
@@ -68,16 +68,7 @@ class Latents:
 
     def __call__(self, latents: Tensor) -> np.ndarray:
         """Scaled latents [B, C, h, w] → uint8 [B, H, W, 3]: truncate(127.5·(x + 1)), as the released sampler does."""
-        return np.concatenate([_truncated((self.vae.decode(few) + 1) * 127.5) for few in latents.split(DECODED)])
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """Images in [−1, 1], [B, C, H, W] → uint8 [B, H, W, C]: truncate(127.5·x + 128), as EDM writes them."""
-    return _truncated(images * 127.5 + 128)
-
-
-def _truncated(levels: Tensor) -> np.ndarray:
-    return levels.clip(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return np.concatenate([truncated((self.vae.decode(few) + 1) * 127.5) for few in latents.split(DECODED)])
 
 
 def generate(
@@ -91,7 +82,7 @@ def generate(
     denoiser = task.denoiser(net.to(device))
     classes = record["net"].get("num_classes", 0)
     try:
-        solve = task.sampler(sampler)
+        solve = samplers.build(task, sampler)
         task.guided(denoiser, torch.zeros(0, dtype=torch.int64), sampler)
     except ValueError as error:
         raise UserError(f"sampler: {error}") from None
@@ -100,15 +91,14 @@ def generate(
     wanted = range(sampler["first_seed"], sampler["first_seed"] + sampler["images"])
     for number in progress(blocks, desc="sample", unit="block"):
         seeds = range(number * sampler["block"], (number + 1) * sampler["block"])
-        generators = [draws.sampling(seed) for seed in seeds]
+        generators = [rng.sampling(seed) for seed in seeds]
         labels = [_label(sampler, classes, seed, g) for seed, g in zip(seeds, generators, strict=True)]
 
         def noise(generators=generators) -> Tensor:
             fresh = np.stack([g.standard_normal(canvas.shape, dtype=np.float32) for g in generators])
             return torch.from_numpy(fresh).to(device)
 
-        bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=sampler["precision"] == "bfloat16")
-        with bfloat16, constant_weights(net):
+        with arithmetic.autocast(sampler["precision"], device.type), constant_weights(net):
             predict = task.guided(denoiser, torch.tensor(labels, device=device), sampler)
             generated = solve(predict, noise(), noise)
         pixels = canvas(generated)
@@ -125,21 +115,21 @@ def _label(sampler: dict, classes: int, seed: int, generator: np.random.Generato
 
 
 def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = None) -> None:
-    """Write the piece ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` makes from a milestone's folder.
+    """Write the shard ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` makes from a milestone's folder.
 
     A latent run needs the folder of its VAE.
     """
     net, record = milestone.load(folder)
-    piece, pieces = tars.piece_number(out)
+    shard, shards = tars.shard_number(out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    blocks = piece_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], piece, pieces)
+    blocks = shard_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], shard, shards)
     canvas = Latents(record, sampler, vae_folder, device) if "vae" in record else Pixels(record)
     samples = (
         (f"{seed:08d}", {"npy": _npy(pixels), "cls": str(label).encode()})
         for seed, label, pixels in generate(net, record, sampler, blocks, canvas, device)
     )
     # TF32 is what the released sampler allows a GPU; where a sampler does not say so, float32 is exact.
-    with precision.float32(tf32=sampler["precision"] == "tf32"):
+    with arithmetic.float32(tf32=PRECISIONS[sampler["precision"]].tf32):
         tars.write_tar(
             out,
             samples,
@@ -167,7 +157,7 @@ def _arguments() -> Namespace:
     parser = Parser(__doc__)
     parser.add_argument("sampler", type=json_argument, help="the sampler's description as a JSON object")
     parser.add_argument("milestone", type=Path, help="a milestone's folder, results/runs/{run}/{kimg}")
-    parser.add_argument("out", type=Path, help="the piece to write, {k}-of-{n}.tar")
+    parser.add_argument("out", type=Path, help="the shard to write, {k}-of-{n}.tar")
     parser.add_argument("--vae", type=Path, help="the folder of the VAE, for a latent run")
     return parser.parse_args()
 

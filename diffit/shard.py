@@ -2,26 +2,28 @@
 
     python -m diffit.shard SPEC_JSON ARCHIVE_FOLDER OUT/K-of-N.tar
 
-Piece K holds the K-th of N contiguous ranges of the sorted pictures. Any number of pieces can be made at
+Shard K holds the K-th of N contiguous ranges of the sorted pictures. Any number of shards can be made at
 once, and the same pictures always give the same bytes. The output folder's name is the data set's.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffit import images, tars
-from diffit.cli import Parser, UserError, json_argument, progress, run
-from diffit.sources import Source, open_source
+from diffit.cli import Parser, json_argument, progress, run
+from diffit.data import images
+from diffit.data.shard_ranges import shard_range
+from diffit.data.sources import Images, open_archive
+from diffit.store import tars
 
 
 def shard(spec: dict, archive: Path, out: Path) -> dict:
-    """Write the piece ``out`` (``K-of-N.tar``) of the data set ``spec`` and return its sidecar."""
-    k, n = tars.piece_number(out)
-    source, source_sha256 = open_source(archive, spec)
+    """Write the shard ``out`` (``K-of-N.tar``) of the data set ``spec`` and return its sidecar."""
+    k, n = tars.shard_number(out)
+    source, source_sha256 = open_archive(archive, spec)
     class_names = list(source.class_names) if spec["labels"] else []
     return tars.write_tar(
         out,
-        _samples(source, spec, piece_range(k, n, len(source.labels))),
+        _samples(source, spec, shard_range(k, n, len(source.labels))),
         dataset=out.parent.name,
         resolution=spec["resolution"],
         classes=len(class_names),
@@ -31,14 +33,7 @@ def shard(spec: dict, archive: Path, out: Path) -> dict:
     )
 
 
-def piece_range(k: int, n: int, count: int) -> range:
-    """The pictures of piece ``k`` of ``n``: contiguous ranges whose sizes differ by at most one."""
-    if n > count:
-        raise UserError(f"pieces: {n} are more than the {count} images there are; lower pieces")
-    return range(k * count // n, (k + 1) * count // n)
-
-
-def _samples(source: Source, spec: dict, numbers: range) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _samples(source: Images, spec: dict, numbers: range) -> Iterator[tuple[str, dict[str, bytes]]]:
     for i in progress(numbers, desc="shard", unit="img"):
         image = images.resize(source.image(i), spec["resize"], spec["resolution"], source.name(i))
         label = source.labels[i] if spec["labels"] else 0

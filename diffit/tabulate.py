@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from diffit import files, tars
 from diffit.cli import Parser, json_argument, run
-from diffit.figure import panel
+from diffit.paper.image_grid import panel
+from diffit.process.samplers import SAMPLERS
+from diffit.store import files, tars
 
 GRID_SIDE = 10
 
@@ -124,8 +125,7 @@ def _named(sampler: dict) -> str:
     guidance = sampler.get("guidance", {"kind": "none"})
     parts = [
         f"{sampler['kind']}, {sampler['steps']} steps",
-        f"churn {sampler['s_churn']:g}" if sampler.get("s_churn") else "",
-        f"eta {sampler['eta']:g}" if sampler.get("eta") else "",
+        *(text.format(sampler[key]) for key, text in SAMPLERS[sampler["kind"]].shown.items() if sampler.get(key)),
         f"guidance {guidance['kind']} {guidance['weight']:g}" if guidance["kind"] != "none" else "",
         _labels(sampler.get("labels")),
     ]

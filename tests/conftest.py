@@ -1,47 +1,28 @@
 """Fixtures that several test files share: reference tensors, real images, a tiny data set and how to train on it."""
 
+import copy
 import io
-import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.configurations import DIGITS, SMALL_VAE, TINY_RUN
+from helpers.places import SHARED
+from helpers.training import Training
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffit import download, encode, files, shard, tars, train_vae
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared"
+from diffit import download, encode, shard
+from diffit.store import files, tars
+from diffit.training import train_vae
 
 # Two cores are shared by what the tests start; threads that wait for each other would only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What the tests prove to the bit holds on CPUs; tests/test_gpu.py has its own processes, which see the GPUs.
-GPUS = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
 torch.set_num_threads(1)
-
-DIGITS = {
-    "source": "digits",
-    "resolution": 8,
-    "path": None,
-    "labels": False,
-    "resize": "center-crop",
-    "min_side": 8,
-}
-
-
-# Digits of 8×8 pixels become latents of 4×4×4.
-SMALL_VAE = {
-    "kind": "trained", "dataset": "digits", "seed": 0, "latent_channels": 4, "channels": [8, 8], "layers": 1,
-    "groups": 4, "steps": 20, "batch": 16, "learning_rate": 3e-3, "kl_weight": 4e-3, "least_psnr": 0,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -70,8 +51,8 @@ def digits(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("digits")
     archive, data = root / "archives" / "digits", root / "data" / "digits"
     download.download(DIGITS, archive)
-    for piece in range(2):
-        shard.shard(DIGITS, archive, data / f"{piece}-of-2.tar")
+    for number in range(2):
+        shard.shard(DIGITS, archive, data / f"{number}-of-2.tar")
     tars.gather(data, 2)
     return data
 
@@ -81,8 +62,8 @@ def labelled(tmp_path_factory) -> Path:
     """The digits with their classes, in two tars."""
     root, spec = tmp_path_factory.mktemp("labelled"), {**DIGITS, "labels": True}
     download.download(spec, root / "archive")
-    for piece in range(2):
-        shard.shard(spec, root / "archive", root / "digits" / f"{piece}-of-2.tar")
+    for number in range(2):
+        shard.shard(spec, root / "archive", root / "digits" / f"{number}-of-2.tar")
     tars.gather(root / "digits", 2)
     return root / "digits"
 
@@ -97,31 +78,15 @@ def small_vae(labelled, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def latents(labelled, small_vae, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("latents") / "digits"
-    for piece in range(2):
-        encode.encode(labelled / f"{piece}-of-2.tar", small_vae, folder / f"{piece}-of-2.tar")
+    for number in range(2):
+        encode.encode(labelled / f"{number}-of-2.tar", small_vae, folder / f"{number}-of-2.tar")
     tars.gather(folder, 2)
     return folder
 
 
 @pytest.fixture
 def tiny_run() -> dict:
-    """A run that trains 1,000 images in seconds. Dropout is on, so that its draws count as well."""
-    return {
-        "dataset": "digits",
-        "seed": 0,
-        "net": {
-            "kind": "ushaped", "width": 16, "multipliers": [1, 2], "blocks": 1, "window": 4, "head_dim": 8,
-            "mlp_ratio": 2, "time_dim": 32, "groups": 4, "dropout": 0.1,
-        },
-        "process": {
-            "kind": "edm", "sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2,
-            "augment": {"probability": 0.2, "xflip": True},
-        },
-        "training": {
-            "batch": 16, "optimizer": "adam", "learning_rate": 1e-3, "betas": [0.9, 0.999], "weight_decay": 0,
-            "warmup_kimg": 0.1, "ema_halflife_kimg": 0.2, "ema_rampup": 0.05, "precision": "float32",
-        },
-    }  # fmt: skip
+    return copy.deepcopy(TINY_RUN)
 
 
 @pytest.fixture(scope="session")
@@ -163,45 +128,6 @@ def cifar(shared_data, tmp_path_factory) -> tuple[Path, Path]:
             folders[i % 2].mkdir(exist_ok=True)
             Image.open(io.BytesIO(archive.read(name))).save(folders[i % 2] / f"{i:03d}.png")
     return folders
-
-
-class Training:
-    """The train command on the digits, as a process of its own."""
-
-    def __init__(self, spec: dict, data: Path, folder: Path):
-        self.spec, self.data, self.folder = spec, data, folder
-
-    def command(self, kimg: int, *options: str) -> list[str]:
-        spec = json.dumps(self.spec)
-        verb = [sys.executable, "-m", "diffit.train", spec, str(self.data), str(self.folder)]
-        return [*verb, "--milestone", str(kimg), *options]
-
-    def start(self, kimg: int, *options: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            self.command(kimg, *options),
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
-
-    def run(self, kimg: int, *options: str) -> "Ended":
-        process = self.start(kimg, *options)
-        _, message = process.communicate(timeout=300)
-        return Ended(process.returncode, message)
-
-    def weights(self, kimg: int) -> bytes:
-        return (self.folder / str(kimg) / "ema.safetensors").read_bytes()
-
-    def checkpoints(self) -> list[Path]:
-        return sorted((self.folder / "state").glob("checkpoint-*.pt"))
-
-
-class Ended:
-    """How a command ended: its exit status and what it said."""
-
-    def __init__(self, status: int, message: str):
-        self.status, self.message = status, message
 
 
 @pytest.fixture

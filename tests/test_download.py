@@ -19,10 +19,10 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from diffit import download as module
-from diffit import files
 from diffit.cli import UserError, run
+from diffit.data.sources import open_archive
 from diffit.download import download
-from diffit.sources import open_source
+from diffit.store import files
 
 
 def photographs(shared_data: Path, target: Path, count: int) -> list[Path]:
@@ -82,7 +82,7 @@ def test_subfolders_are_classes_in_order_of_their_names(shared_data: Path, tmp_p
     spec = folder_spec(tmp_path / "in", labels=True)
     record = download(spec, tmp_path / "out")
     assert record["class_names"] == ["Ant", "a", "a-b", "bee", "zebra"]
-    assert open_source(tmp_path / "out", spec)[0].labels == [0, 1, 2, 3, 4]
+    assert open_archive(tmp_path / "out", spec)[0].labels == [0, 1, 2, 3, 4]
 
 
 def test_odd_names_are_only_names(shared_data: Path, tmp_path: Path, monkeypatch):
@@ -93,7 +93,7 @@ def test_odd_names_are_only_names(shared_data: Path, tmp_path: Path, monkeypatch
     spec = folder_spec(root)
     monkeypatch.setattr("sys.argv", ["download", json.dumps(spec), str(tmp_path / "out $(touch w)")])
     module.main()
-    source, _ = open_source(tmp_path / "out $(touch w)", spec)
+    source, _ = open_archive(tmp_path / "out $(touch w)", spec)
     assert source.image(0).mode == "RGB"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([root.name, "out $(touch w)"])
 
@@ -103,7 +103,7 @@ def test_names_that_are_no_unicode_survive(shared_data: Path, tmp_path: Path):
     picture.rename(picture.with_name(os.fsdecode(b"caf\xe9.JPEG")))
     spec = folder_spec(tmp_path / "in")
     download(spec, tmp_path / "out")
-    assert open_source(tmp_path / "out", spec)[0].image(0).mode == "RGB"
+    assert open_archive(tmp_path / "out", spec)[0].image(0).mode == "RGB"
 
 
 def test_linked_subfolders_count_and_loops_end(shared_data: Path, tmp_path: Path):
@@ -216,7 +216,7 @@ def cifar_spec(path: Path | None) -> dict:
 def test_cifar10_comes_from_a_local_archive(cifar_archive: Path, tmp_path: Path):
     spec, out = cifar_spec(cifar_archive), tmp_path / "out"
     record = download(spec, out)
-    source, sha256 = open_source(out, spec)
+    source, sha256 = open_archive(out, spec)
     assert sha256 == record["sha256"] and source.labels == [c for c in range(10) for _ in range(3)]
     assert source.class_names[0] == "airplane" and source.image(29).size == (32, 32)
     assert sorted(p.name for p in out.iterdir()) == ["archive.json", "cifar-10-batches-py"]
@@ -229,7 +229,7 @@ def test_a_damaged_cifar10_batch_is_noticed_later(cifar_archive: Path, tmp_path:
     batch = tmp_path / "out/cifar-10-batches-py/data_batch_2"
     batch.write_bytes(batch.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"CIFAR-10 batches in .* are missing or damaged; .*--forcerun download"):
-        open_source(tmp_path / "out", spec)
+        open_archive(tmp_path / "out", spec)
 
 
 def test_an_archive_that_is_not_cifar10_is_refused_by_its_md5(tmp_path: Path):

@@ -5,19 +5,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffit import encode, files, tars, vae
+from diffit import encode
 from diffit.cli import UserError
-from diffit.images import values
+from diffit.numerics.pixels import to_network_range
+from diffit.store import files, tars
+from diffit.weights import vae
 
-PIECE = "0-of-2.tar"
+SHARD = "0-of-2.tar"
 
 
 def test_a_member_holds_the_moments_of_an_image_and_of_its_mirror_image(labelled, small_vae, latents):
     loaded = vae.load(small_vae)
-    (key, image, label), (latent_key, latent) = next(tars.read_images(labelled)), next(tars.read_tar(latents / PIECE))
+    (key, image, label), (latent_key, latent) = next(tars.read_images(labelled)), next(tars.read_tar(latents / SHARD))
     assert (latent_key, latent["cls"]) == (key, label)
     assert latent["npy"].shape == (2, 2, 4, 4, 4) and latent["npy"].dtype == np.float16
-    pixels = values(torch.from_numpy(image).permute(2, 0, 1)[None])
+    pixels = to_network_range(torch.from_numpy(image).permute(2, 0, 1)[None])
     for moments, seen in zip(latent["npy"], (pixels, pixels.flip(3)), strict=True):
         assert np.allclose(moments, loaded.moments(seen)[0].numpy(), rtol=2e-3, atol=1e-3)
     assert not np.allclose(latent["npy"][0], latent["npy"][1], atol=1e-2)
@@ -25,7 +27,7 @@ def test_a_member_holds_the_moments_of_an_image_and_of_its_mirror_image(labelled
 
 def test_each_image_of_the_data_set_has_its_latent_and_label_in_order(labelled, latents):
     pairs = [(key, label) for key, _image, label in tars.read_images(labelled)]
-    encoded = [(key, m["cls"]) for piece in tars.piece_paths(latents) for key, m in tars.read_tar(piece)]
+    encoded = [(key, m["cls"]) for shard in tars.shard_paths(latents) for key, m in tars.read_tar(shard)]
     assert encoded == pairs and len(pairs) == 1797
 
 
@@ -36,24 +38,24 @@ def test_the_manifest_says_of_which_images_and_by_which_vae(labelled, small_vae,
     assert (manifest["resolution"], manifest["resize"], manifest["classes"]) == (8, "center-crop", 10)
 
 
-def test_a_piece_made_again_has_the_same_bytes(labelled, small_vae, latents, tmp_path):
-    again = encode.encode(labelled / PIECE, small_vae, tmp_path / PIECE)
-    assert again["sha256"] == files.sha256(latents / PIECE)
+def test_a_shard_made_again_has_the_same_bytes(labelled, small_vae, latents, tmp_path):
+    again = encode.encode(labelled / SHARD, small_vae, tmp_path / SHARD)
+    assert again["sha256"] == files.sha256(latents / SHARD)
 
 
-def test_a_piece_that_is_there_is_kept(labelled, small_vae, tmp_path):
-    encode.encode(labelled / PIECE, small_vae, tmp_path / PIECE)
-    made = (tmp_path / PIECE).stat().st_mtime_ns
-    encode.encode(labelled / PIECE, small_vae, tmp_path / PIECE)
-    assert (tmp_path / PIECE).stat().st_mtime_ns == made
+def test_a_shard_that_is_there_is_kept(labelled, small_vae, tmp_path):
+    encode.encode(labelled / SHARD, small_vae, tmp_path / SHARD)
+    made = (tmp_path / SHARD).stat().st_mtime_ns
+    encode.encode(labelled / SHARD, small_vae, tmp_path / SHARD)
+    assert (tmp_path / SHARD).stat().st_mtime_ns == made
 
 
 def test_latents_by_another_vae_or_at_another_scale_are_refused(labelled, small_vae, latents, tmp_path):
     model = vae.load(small_vae).model
     vae.write(tmp_path / "scaled", model, 0.5)
     with pytest.raises(UserError, match=r"holds latents of another kind \(vae\.scale: .* → 0\.5\)"):
-        encode.encode(labelled / PIECE, tmp_path / "scaled", latents / PIECE)
-    encode.encode(labelled / PIECE, small_vae, tmp_path / "mixed" / PIECE)
+        encode.encode(labelled / SHARD, tmp_path / "scaled", latents / SHARD)
+    encode.encode(labelled / SHARD, small_vae, tmp_path / "mixed" / SHARD)
     encode.encode(labelled / "1-of-2.tar", tmp_path / "scaled", tmp_path / "mixed" / "1-of-2.tar")
     with pytest.raises(UserError, match="disagree: vae is"):
         tars.gather(tmp_path / "mixed", 2)
@@ -66,5 +68,5 @@ def test_latents_that_are_not_finite_are_refused_and_leave_nothing(labelled, sma
     model.load_state_dict(weights)
     vae.write(tmp_path / "wild", model, 1.0)
     with pytest.raises(UserError, match=r"the latent of 00000000 in .* is not finite in float16"):
-        encode.encode(labelled / PIECE, tmp_path / "wild", tmp_path / "out" / PIECE)
+        encode.encode(labelled / SHARD, tmp_path / "wild", tmp_path / "out" / SHARD)
     assert list((tmp_path / "out").iterdir()) == []

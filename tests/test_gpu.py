@@ -6,10 +6,10 @@ import signal
 import subprocess
 
 import pytest
-from conftest import GPUS
-from test_train import EVERY_STEP, assert_same_course, wait_for_images
+from helpers.places import GPUS
+from helpers.training import EVERY_STEP, assert_same_course, wait_for_images
 
-from diffit import journal
+from diffit.runs import metrics_log
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("nvidia-smi") or b"GPU" not in subprocess.run(["nvidia-smi", "-L"], capture_output=True).stdout,
@@ -33,11 +33,11 @@ def test_a_killed_run_goes_on_along_the_same_course(training):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert killed.run(2).status == 0
-    assert_same_course(*(journal.read(run.folder / "state" / "log.jsonl")[-1:] for run in (killed, undisturbed)))
+    assert_same_course(*(metrics_log.read(run.folder / "state" / "log.jsonl")[-1:] for run in (killed, undisturbed)))
 
 
 def test_bfloat16_learns(training, tiny_run):
     run = training(training={**tiny_run["training"], "precision": "bfloat16"})
     assert run.run(2, "--workers", "2").status == 0
-    log = journal.read(run.folder / "state" / "log.jsonl")
+    log = metrics_log.read(run.folder / "state" / "log.jsonl")
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]

@@ -7,34 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.clean_fid import CleanFidNetwork
 from PIL import Image
 
-from diffit import files, tars
 from diffit.cli import UserError
-from diffit.images import center_crop, decode
-from diffit.inception import Inception
+from diffit.data.images import center_crop, decode
 from diffit.measure import measure
+from diffit.scoring.inception import Inception
+from diffit.store import files, tars
 
 
-class CleanFidNetwork:
-    """clean-fid's call of this TorchScript, for its ``custom_feat_extractor``: 0…255 in, features out."""
-
-    def __init__(self, folder: Path):
-        self.script = torch.jit.load(folder / "inception.pt").eval()
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self.script((x - 128) / 128)
-
-
-def write_images(folder: Path, images: list[np.ndarray], pieces: int = 1, extension: str = "npy") -> Path:
-    for k in range(pieces):
+def write_images(folder: Path, images: list[np.ndarray], shards: int = 1, extension: str = "npy") -> Path:
+    for k in range(shards):
         samples = []
-        for i in range(k, len(images), pieces):
+        for i in range(k, len(images), shards):
             buffer = io.BytesIO()
             np.save(buffer, images[i]) if extension == "npy" else Image.fromarray(images[i]).save(buffer, "PNG")
             samples.append((f"{i:08d}", {extension: buffer.getvalue(), "cls": str(i % 3).encode()}))
-        tars.write_tar(folder / f"{k}-of-{pieces}.tar", samples, run="r", first_seed=0)
-    tars.gather(folder, pieces)
+        tars.write_tar(folder / f"{k}-of-{shards}.tar", samples, run="r", first_seed=0)
+    tars.gather(folder, shards)
     return folder
 
 
@@ -82,19 +73,19 @@ def test_tar_and_picture_folder_of_the_same_images_have_the_same_features(incept
         assert stored["keys"][6] == "00000006"
 
 
-def test_pieces_gather_into_a_manifest_that_names_their_images_and_network(inception, tmp_path):
-    folder = write_images(tmp_path / "images", pixels(5), pieces=2)
+def test_shards_gather_into_a_manifest_that_names_their_images_and_network(inception, tmp_path):
+    folder = write_images(tmp_path / "images", pixels(5), shards=2)
     for k in range(2):
         measure(folder / f"{k}-of-2.tar", tmp_path / "features" / f"{k}-of-2.npz", inception)
     manifest = tars.gather(tmp_path / "features", 2)
     images = tars.read_manifest(folder)
     assert manifest["count"] == 5
     assert manifest["network_sha256"] == files.sha256(inception / "inception.pt")
-    assert manifest["images"] == {name: value for name, value in images.items() if name != "pieces"}
+    assert manifest["images"] == {name: value for name, value in images.items() if name != "shards"}
     assert (manifest["protocol"], manifest["precision"], manifest["size"]) == ("clean", "float32", [8, 8])
     assert "made_by" not in manifest
     record = json.loads((tmp_path / "features" / "1-of-2.json").read_text())
-    assert record["made_by"]["images_sha256"] == images["pieces"][1]["sha256"]
+    assert record["made_by"]["images_sha256"] == images["shards"][1]["sha256"]
 
 
 def test_equal_images_give_equal_bytes_on_any_number_of_threads_and_batches_change_rounding_alone(inception, tmp_path):
@@ -109,20 +100,20 @@ def test_equal_images_give_equal_bytes_on_any_number_of_threads_and_batches_chan
     assert np.linalg.norm(a - c) < 1e-5 * np.linalg.norm(a)
 
 
-def test_pieces_of_any_cut_concatenate_to_the_bits_of_one_pass(inception_with_classes, tmp_path):
+def test_shards_of_any_cut_concatenate_to_the_bits_of_one_pass(inception_with_classes, tmp_path):
     images = pixels(7, size=16)
     whole = write_images(tmp_path / "whole", images)
     measure(whole / "0-of-1.tar", tmp_path / "f" / "whole" / "0-of-1.npz", inception_with_classes, "adm")
     expected = read(tmp_path / "f" / "whole" / "0-of-1.npz")
     assert sorted(expected) == ["features", "keys", "labels", "logits", "spatial"]
     for count in (2, 3):
-        folder, merged = write_images(tmp_path / str(count), images, pieces=count), {}
+        folder, merged = write_images(tmp_path / str(count), images, shards=count), {}
         for k in range(count):
             out = tmp_path / "f" / str(count) / f"{k}-of-{count}.npz"
             measure(folder / f"{k}-of-{count}.tar", out, inception_with_classes, "adm")
             for name, values in read(out).items():
                 merged.setdefault(name, []).append(values)
-        order = np.argsort(np.concatenate(merged["keys"]))  # the pieces take every second or third image
+        order = np.argsort(np.concatenate(merged["keys"]))  # the shards take every second or third image
         for name, values in expected.items():
             np.testing.assert_array_equal(np.concatenate(merged[name])[order], values)
 
@@ -228,7 +219,7 @@ def test_images_of_several_sizes_are_refused(stub, tmp_path):
         measure(folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz", stub)
 
 
-def test_a_damaged_another_or_unlisted_piece_is_refused(stub, tmp_path):
+def test_a_damaged_another_or_unlisted_shard_is_refused(stub, tmp_path):
     folder = write_images(tmp_path / "images", pixels(4))
     tar, out = folder / "0-of-1.tar", tmp_path / "f" / "0-of-1.npz"
     manifest = (folder / "manifest.json").read_text()

@@ -1,4 +1,4 @@
-"""Generated images: settled by their seeds, however they are cut into pieces."""
+"""Generated images: settled by their seeds, however they are cut into shards."""
 
 import json
 import os
@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffit import milestone, tars
 from diffit.cli import UserError
+from diffit.data.shard_ranges import shard_of_blocks
 from diffit.nets import build
-from diffit.sample import piece_of_blocks, sample, to_uint8
+from diffit.numerics.pixels import to_uint8
+from diffit.sample import sample
+from diffit.store import tars
+from diffit.weights import milestone
 
 SAMPLER = {
     "kind": "heun", "steps": 3, "images": 50, "first_seed": 0, "block": 8, "precision": "float32",
@@ -46,19 +49,19 @@ def pictures(folder) -> dict[str, np.ndarray]:
     return {key: image for key, image, _label in tars.read_images(folder)}
 
 
-def make(trained, folder, pieces: int, **changes) -> dict[str, np.ndarray]:
-    for piece in range(pieces):
-        sample({**SAMPLER, **changes}, trained, folder / f"{piece}-of-{pieces}.tar")
-    tars.gather(folder, pieces)
+def make(trained, folder, shards: int, **changes) -> dict[str, np.ndarray]:
+    for number in range(shards):
+        sample({**SAMPLER, **changes}, trained, folder / f"{number}-of-{shards}.tar")
+    tars.gather(folder, shards)
     return pictures(folder)
 
 
 @pytest.mark.parametrize("s_churn", [0, 10])
-def test_the_number_of_pieces_changes_no_bit(trained, tmp_path, s_churn):
+def test_the_number_of_shards_changes_no_bit(trained, tmp_path, s_churn):
     whole = make(trained, tmp_path / "1", 1, s_churn=s_churn)
     assert list(whole) == [f"{seed:08d}" for seed in range(50)]
-    for pieces in (2, 3, 7):
-        cut = make(trained, tmp_path / str(pieces), pieces, s_churn=s_churn)
+    for shards in (2, 3, 7):
+        cut = make(trained, tmp_path / str(shards), shards, s_churn=s_churn)
         assert list(cut) == list(whole)
         assert all(np.array_equal(cut[key], whole[key]) for key in whole)
 
@@ -67,7 +70,7 @@ def test_processes_side_by_side_change_no_bit(trained, tmp_path):
     whole = make(trained, tmp_path / "whole", 1)
     command = [sys.executable, "-m", "diffit.sample", json.dumps(SAMPLER), str(trained)]
     folder = tmp_path / "side by side"
-    processes = [subprocess.Popen([*command, str(folder / f"{piece}-of-2.tar")]) for piece in range(2)]
+    processes = [subprocess.Popen([*command, str(folder / f"{shard}-of-2.tar")]) for shard in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]
     tars.gather(folder, 2)
     side_by_side = pictures(folder)
@@ -90,14 +93,14 @@ def test_another_block_size_agrees_within_one_level_almost_everywhere(trained, t
     assert (difference > 0).mean() < 0.01
 
 
-def test_the_same_piece_made_twice_has_the_same_hash(trained, tmp_path):
+def test_the_same_shard_made_twice_has_the_same_hash(trained, tmp_path):
     for name in ("a", "b"):
         make(trained, tmp_path / name, 1)
     hashes = [tars.read_manifest(tmp_path / name)["content_sha256"] for name in ("a", "b")]
     assert hashes[0] == hashes[1]
 
 
-def test_a_killed_piece_leaves_nothing_that_could_be_taken_for_whole(trained, tmp_path):
+def test_a_killed_shard_leaves_nothing_that_could_be_taken_for_whole(trained, tmp_path):
     spec = json.dumps({**SAMPLER, "images": 5000, "steps": 18})
     out = tmp_path / "out" / "0-of-1.tar"
     process = subprocess.Popen([sys.executable, "-m", "diffit.sample", spec, str(trained), str(out)])
@@ -110,9 +113,9 @@ def test_a_killed_piece_leaves_nothing_that_could_be_taken_for_whole(trained, tm
     assert not out.exists() and not out.with_suffix(".json").exists()
 
 
-def test_the_blocks_of_all_pieces_are_each_block_once():
-    for first, images, block, pieces in [(0, 50, 8, 3), (13, 20, 8, 2), (0, 50000, 64, 16), (5, 1, 64, 1)]:
-        blocks = [b for piece in range(pieces) for b in piece_of_blocks(first, images, block, piece, pieces)]
+def test_the_blocks_of_all_shards_are_each_block_once():
+    for first, images, block, shards in [(0, 50, 8, 3), (13, 20, 8, 2), (0, 50000, 64, 16), (5, 1, 64, 1)]:
+        blocks = [b for shard in range(shards) for b in shard_of_blocks(first, images, block, shard, shards)]
         assert blocks == list(range(first // block, (first + images - 1) // block + 1))
 
 

@@ -8,41 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.clean_fid import CleanFidNetwork
+from helpers.features import FACTS, WIDTH, features, write
 from PIL import Image
-from test_measure import CleanFidNetwork
 from threadpoolctl import threadpool_limits
 
-from diffit import draws, files, tars
 from diffit.cli import UserError
-from diffit.features import Features
-from diffit.frechet import Gaussian, frechet_distance, kid
-from diffit.inception_score import inception_score
-from diffit.manifold import precision_recall
-from diffit.reference import Reference
-from diffit.score import features_of, reference_of, score
-
-WIDTH = 64
-FACTS = {
-    "protocol": "clean", "network_sha256": "n", "precision": "float32", "resize": "r", "gaps": {}, "width": WIDTH,
-    "size": [8, 8],
-}  # fmt: skip
-
-
-def features(count: int, seed: int = 0, width: int = WIDTH) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32) + 0.1 * seed
-
-
-def write(folder: Path, values: np.ndarray, pieces: int = 1, labels=None, arrays=None, **facts) -> Path:
-    folder.mkdir(parents=True)
-    labels = np.zeros(len(values), np.int64) if labels is None else labels
-    facts = {**FACTS, "images": {"dataset": folder.name, "count": len(values), "content_sha256": "c"}, **facts}
-    arrays = {"features": values, "labels": labels, **(arrays or {})}
-    for k, rows in enumerate(np.array_split(np.arange(len(values)), pieces)):
-        path = folder / f"{k}-of-{pieces}.npz"
-        np.savez(path, **{name: array[rows] for name, array in arrays.items()})
-        files.seal(path, count=len(rows), **facts)
-    tars.gather(folder, pieces)
-    return folder
+from diffit.numerics import rng
+from diffit.score import features_of, reference_of
+from diffit.scoring.compare import score
+from diffit.scoring.features import Features
+from diffit.scoring.frechet import Gaussian, frechet_distance, kid
+from diffit.scoring.inception_score import inception_score
+from diffit.scoring.precision_recall import precision_recall
+from diffit.scoring.reference import Reference
+from diffit.store import files
 
 
 def generated(count: int, dataset: str = "data", **facts) -> dict:
@@ -71,7 +51,7 @@ def test_class_accuracy_is_the_share_of_samples_of_the_class_asked_for(tmp_path)
 
 def test_fid_and_kid_compare_all_samples_with_all_data(tmp_path):
     a, b = features(100), features(150, 1)
-    result = scored(write(tmp_path / "a", a, pieces=3), write(tmp_path / "b", b, pieces=2))
+    result = scored(write(tmp_path / "a", a, shards=3), write(tmp_path / "b", b, shards=2))
     metrics = by_name(result)
     assert metrics["fid"]["value"] == pytest.approx(frechet_distance(Gaussian.of(a), Gaussian.of(b)), rel=1e-11)
     assert metrics["kid"]["value"] == kid(a, b)
@@ -87,8 +67,8 @@ def test_adm_gives_all_five_of_one_measurement_and_a_gap_where_the_network_has_n
         return {"spatial": features(count, seed + 5, 32), "logits": 3 * features(count, seed + 9, 20)}
 
     a, b, other = features(300), features(400, 1), arrays(300, 0)
-    reference = write(tmp_path / "b", b, protocol="adm", arrays=arrays(400, 1), pieces=3)
-    result = scored(write(tmp_path / "a", a, protocol="adm", arrays=other, pieces=2), reference)
+    reference = write(tmp_path / "b", b, protocol="adm", arrays=arrays(400, 1), shards=3)
+    result = scored(write(tmp_path / "a", a, protocol="adm", arrays=other, shards=2), reference)
     values = {name: metric["value"] for name, metric in by_name(result).items()}
     spatial = [Gaussian.of(x) for x in (other["spatial"], arrays(400, 1)["spatial"])]
     expected = {
@@ -111,7 +91,7 @@ def test_adm_gives_all_five_of_one_measurement_and_a_gap_where_the_network_has_n
 
 def test_three_sets_by_seed_give_their_minimum_and_apart_from_it_mean_and_deviation(tmp_path):
     a, b = features(300), features(400, 1)
-    samples = write(tmp_path / "a", a, protocol="edm", pieces=4, images=generated(300))
+    samples = write(tmp_path / "a", a, protocol="edm", shards=4, images=generated(300))
     reference = write(tmp_path / "data", b, protocol="edm")
     metric = by_name(scored(samples, reference, images=100))["fid"]
     each = [frechet_distance(Gaussian.of(a[k : k + 100]), Gaussian.of(b)) for k in (0, 100, 200)]
@@ -157,7 +137,7 @@ def test_enough_images_and_the_kernel_distance_are_not_flagged(tmp_path):
 def test_real_baseline_stands_at_equal_counts_against_the_same_other_real_images(tmp_path, samples, data, n):
     a, b = features(samples), features(data, 1)
     metrics = by_name(scored(write(tmp_path / "a", a), write(tmp_path / "b", b), real_baseline=True))
-    order = draws.split(0, data)
+    order = rng.split(0, data)
     rest = Gaussian.of(b[order[n:]])
     for name, images in {"fid_disjoint": a[:n], "fid_real": b[order[:n]]}.items():
         assert metrics[name]["value"] == pytest.approx(frechet_distance(Gaussian.of(images), rest), rel=1e-12)

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from diffit import tars
 from diffit.cli import UserError
+from diffit.data.shard_ranges import shard_range
 from diffit.download import download
-from diffit.shard import main, piece_range, shard
+from diffit.shard import main, shard
+from diffit.store import tars
 
 DIGITS = {"source": "digits", "resolution": 8, "labels": True, "resize": "center-crop", "min_side": 8, "path": None}
 
@@ -43,15 +44,15 @@ def cifar_folder(shared_data: Path, tmp_path: Path) -> Path:
     return root
 
 
-def test_pieces_are_contiguous_and_differ_by_one_at_most():
+def test_shards_are_contiguous_and_differ_by_one_at_most():
     for count, n in ((10, 3), (1797, 64), (5, 5), (7, 1)):
-        ranges = [piece_range(k, n, count) for k in range(n)]
+        ranges = [shard_range(k, n, count) for k in range(n)]
         assert [i for r in ranges for i in r] == list(range(count))
         assert max(map(len, ranges)) - min(map(len, ranges)) <= 1
 
 
-def test_more_pieces_than_images_are_refused(digits: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="pieces: 2000 are more than the 1797 images"):
+def test_more_shards_than_images_are_refused(digits: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="shards: 2000 are more than the 1797 images"):
         shard(DIGITS, digits, tmp_path / "digits/0-of-2000.tar")
 
 
@@ -159,7 +160,7 @@ BAD_PICTURES = {
 
 
 @pytest.mark.parametrize("kind", BAD_PICTURES)
-def test_a_bad_picture_is_named_and_the_earlier_piece_stays(cifar_folder: Path, tmp_path: Path, kind: str):
+def test_a_bad_picture_is_named_and_the_earlier_shard_stays(cifar_folder: Path, tmp_path: Path, kind: str):
     spec, out = folder_spec(cifar_folder), tmp_path / "data/0-of-1.tar"
     download(spec, tmp_path / "archive")
     shard(spec, tmp_path / "archive", out)
@@ -201,8 +202,8 @@ def test_archives_that_do_not_fit_the_description_are_refused(cifar_folder: Path
         shard(spec, archive, tmp_path / "data/images.tar")
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_earlier_piece(digits: Path, tmp_path: Path):
-    """On a real file system of 3 MB, mounted for one shell only; the piece before it takes most of that."""
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_shard(digits: Path, tmp_path: Path):
+    """On a real file system of 3 MB, mounted for one shell only; the shard before it takes most of that."""
     script = """
         mount -t tmpfs -o size=3m tmpfs "$1" || exit 77
         "$2" -m diffit.shard "$3" "$4" "$1/0-of-2.tar" && cd "$1" && sha256sum * > "$6/before" || exit 78

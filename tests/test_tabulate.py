@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from diffit import tars
 from diffit.cli import UserError
-from diffit.curve import draw_curve
+from diffit.paper.training_curve import draw_curve
+from diffit.store import tars
 from diffit.tabulate import first_images, markdown, table
 
 PAPER = {"fid": 1.95, "protocol": "clean", "statistic": "single", "source": "Table 2"}

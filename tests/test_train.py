@@ -4,39 +4,15 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.training import EVERY_STEP, assert_same_course, orphans, wait_for_images
 from safetensors.torch import load_file
 
-from diffit import files, journal, state
-from diffit.train import _learning_rate
-
-EVERY_STEP = ("--checkpoint-minutes", "0")
-
-
-def wait_for_images(training, process, images: int) -> None:
-    """Return once a checkpoint at or beyond ``images`` is on disk."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(int(path.stem.split("-")[1]) >= images for path in training.checkpoints()):
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no checkpoint at {images} images: {process.communicate()[1]}")
-
-
-def orphans(process) -> list[str]:
-    """Processes that are left of a process's session."""
-    alive = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(folder.name)) == process.pid:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                alive += [folder.name] if fields[0] != "Z" else []
-        except (ProcessLookupError, FileNotFoundError):
-            pass
-    return alive
+from diffit.runs import checkpoints, metrics_log
+from diffit.store import files
+from diffit.training.trainer import _learning_rate
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -112,17 +88,10 @@ def test_two_ranks_and_accumulation_train_as_one_rank_does_up_to_rounding(traini
     for name, options in {"one": (), "two": ("--ranks", "2"), "parts": ("--microbatch", "4")}.items():
         run = training(name, net=net)
         assert run.run(1, *options).status == 0
-        logs[name], weights[name] = journal.read(run.folder / "state" / "log.jsonl"), run.weights(1)
+        logs[name], weights[name] = metrics_log.read(run.folder / "state" / "log.jsonl"), run.weights(1)
     for other in ("two", "parts"):
         assert_same_course(logs[other], logs["one"])
         assert weights[other] != weights["one"]  # the sums were taken in another order: the options did something
-
-
-def assert_same_course(log, expected) -> None:
-    """The same losses at the same images: the same data, noise and gradients in another order of summation."""
-    assert [entry["images"] for entry in log] == [entry["images"] for entry in expected]
-    for entry, other in zip(log, expected, strict=True):
-        assert entry["loss"] == pytest.approx(other["loss"], rel=5e-3)
 
 
 def test_a_later_milestone_continues_and_ends_with_the_bits_of_a_straight_run(training):
@@ -214,7 +183,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_touches_weights_or_checkpoint
     ended = run.run(1, *EVERY_STEP)
     assert ended.status == 1
     assert "is not finite in step" in ended.message and "Traceback" not in ended.message
-    content = state.Checkpoints(run.folder / "state").load()
+    content = checkpoints.Checkpoints(run.folder / "state").load()
     assert files.verify(run.checkpoints()[-1])
     step = int(ended.message.split("in step ")[1].split()[0])
     assert content["images"] == step * tiny_run["training"]["batch"]
@@ -244,7 +213,7 @@ def test_the_log_tells_one_story_after_a_kill(training):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert run.run(1).status == 0
-    images = [entry["images"] for entry in journal.read(run.folder / "state" / "log.jsonl")]
+    images = [entry["images"] for entry in metrics_log.read(run.folder / "state" / "log.jsonl")]
     assert images == sorted(set(images)) and images[-1] == 1008
 
 
@@ -256,7 +225,7 @@ def test_options_of_the_machine_do_not_change_what_is_learned(training, tiny_run
     plain, other = training("plain", net=net), training("other", net=net)
     assert plain.run(1).status == 0
     assert other.run(1, *options).status == 0
-    assert_same_course(*(journal.read(run.folder / "state" / "log.jsonl") for run in (other, plain)))
+    assert_same_course(*(metrics_log.read(run.folder / "state" / "log.jsonl") for run in (other, plain)))
 
 
 def test_training_in_bfloat16_keeps_float32_weights_and_learns(training, tiny_run):
@@ -264,7 +233,7 @@ def test_training_in_bfloat16_keeps_float32_weights_and_learns(training, tiny_ru
     assert run.run(2).status == 0
     weights = load_file(run.folder / "2" / "ema.safetensors")
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in weights.values())
-    log = journal.read(run.folder / "state" / "log.jsonl")
+    log = metrics_log.read(run.folder / "state" / "log.jsonl")
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
 
 
@@ -275,7 +244,7 @@ def test_a_full_disk_ends_with_one_sentence_and_keeps_the_checkpoint_before(trai
     assert ended.status == 1
     assert "No space left on device" in ended.message and "checkpoint-" in ended.message
     assert "Traceback" not in ended.message
-    assert state.Checkpoints(run.folder / "state").load()["images"] > 0
+    assert checkpoints.Checkpoints(run.folder / "state").load()["images"] > 0
 
 
 def test_the_untrained_network_is_published_whatever_was_asked_for_first(training):
@@ -400,7 +369,7 @@ def test_a_job_asked_for_where_there_is_no_slurm_is_refused(training, monkeypatc
 
 def test_the_last_line_of_a_log_that_grows_is_its_last_complete_one(tmp_path):
     path = tmp_path / "log.jsonl"
-    assert journal.last(path) is None
+    assert metrics_log.last(path) is None
     lines = [json.dumps({"images": images}) + "\n" for images in range(1000)]
     path.write_text("".join(lines) + '{"images": 10')
-    assert journal.last(path) == {"images": 999}
+    assert metrics_log.last(path) == {"images": 999}

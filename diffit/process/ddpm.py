@@ -175,6 +175,16 @@ class AncestralSampler:
     def __post_init__(self):
         _check_steps(self.steps, self.schedule.timesteps)
 
+    @classmethod
+    def of(cls, process: "DDPM", settings: dict) -> "AncestralSampler":
+        """The sampler that a configuration describes; other keys are ignored."""
+        return cls(process.schedule, settings["steps"])
+
+    @staticmethod
+    def passes(process: dict, settings: dict) -> int:
+        """Passes of the network per image, see :func:`guided_passes`."""
+        return guided_passes(process, settings)
+
     @property
     def stochastic(self) -> bool:
         """Whether sampling takes fresh noise for every step."""
@@ -215,6 +225,16 @@ class DDIMSampler:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta {self.eta} is not in [0, 1]")
 
+    @classmethod
+    def of(cls, process: "DDPM", settings: dict) -> "DDIMSampler":
+        """The sampler that a configuration describes; other keys are ignored."""
+        return cls(process.schedule, settings["steps"], settings["eta"])
+
+    @staticmethod
+    def passes(process: dict, settings: dict) -> int:
+        """Passes of the network per image, see :func:`guided_passes`."""
+        return guided_passes(process, settings)
+
     @property
     def stochastic(self) -> bool:
         """Whether sampling takes fresh noise for every step."""
@@ -236,6 +256,13 @@ class DDIMSampler:
             if self.stochastic:
                 x = x + sigma * draw_noise().double()
         return x
+
+
+def guided_passes(process: dict, settings: dict) -> int:
+    """Passes of the network per image: one per step, and one more where the guidance weight is not one."""
+    guidance = Guidance.of(settings["guidance"], process["timesteps"])
+    weights = guidance.weight(torch.tensor(evenly_spaced(process["timesteps"], settings["steps"])))
+    return settings["steps"] + int(((weights - 1).abs() > guidance.tolerance).sum())
 
 
 def _check_steps(steps: int, timesteps: int) -> None:
@@ -278,13 +305,9 @@ class DDPM:
         """The loss of latents of this shape as training tells it: it is a mean over their values already."""
         return loss
 
-    def sampler(self, settings: dict) -> AncestralSampler | DDIMSampler:
-        """The sampler with these settings; keys that are not a sampler's own (how many images, say) are left aside."""
-        if settings["kind"] == "ddpm":
-            return AncestralSampler(self.schedule, settings["steps"])
-        if settings["kind"] == "ddim":
-            return DDIMSampler(self.schedule, settings["steps"], settings["eta"])
-        raise ValueError(f"kind {settings['kind']!r} is not one of ddpm, ddim")
+    def sampler_settings(self, settings: dict) -> dict:
+        """The settings of a sampler as this process takes them: unchanged."""
+        return settings
 
     def guided(self, denoiser: Denoiser, labels: Tensor, settings: dict) -> Predict:
         """What a sampler calls to make images of these labels [B], guided as ``settings["guidance"]`` says."""

@@ -102,6 +102,17 @@ class HeunSampler:
         if self.s_churn < 0:
             raise ValueError(f"s_churn {self.s_churn} is negative")
 
+    @classmethod
+    def of(cls, process: "EDM", settings: dict) -> "HeunSampler":
+        """The sampler that a configuration describes; other keys are ignored."""
+        own = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in settings.items() if key in own})
+
+    @staticmethod
+    def passes(process: dict, settings: dict) -> int:
+        """Passes of the network per image: two per step but for the last, which is Euler's."""
+        return 2 * settings["steps"] - 1
+
     @property
     def stochastic(self) -> bool:
         """Whether sampling takes fresh noise for every step."""
@@ -183,11 +194,9 @@ class EDM:
         """The loss of images of this shape [C, H, W] as training tells it: a mean over their values."""
         return loss / math.prod(shape)
 
-    @staticmethod
-    def sampler(settings: dict) -> HeunSampler:
-        """The sampler with these settings; keys that are not a sampler's own (how many images, say) are left aside."""
-        own = {field.name for field in fields(HeunSampler)}
-        return HeunSampler(**{key: value for key, value in settings.items() if key in own})
+    def sampler_settings(self, settings: dict) -> dict:
+        """The settings of a sampler as this process takes them: unchanged."""
+        return settings
 
     @staticmethod
     def guided(denoiser: Denoiser, labels: Tensor, settings: dict) -> Denoiser:

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from diffit.process.song import Preconditioned, Song, SongLoss
+from diffit.process.score_sde import Preconditioned, Song, SongLoss
 
 SIGMAS = (0.02, 100.0)  # the noise levels of training
 

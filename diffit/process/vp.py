@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffit.process.song import Preconditioned, Song, SongLoss
+from diffit.process.score_sde import Preconditioned, Song, SongLoss
 
 BETA_MIN, BETA_MAX = 0.1, 20.0  # the rate of its noise rises linearly between them
 TIMESTEPS = 1000  # what its network is told of time counts so many steps

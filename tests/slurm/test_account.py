@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diffit import files, tars
-from diffit.account import Made, account, ask, made, starts
+from diffit.planning.accounting import Made, account, ask, made, starts
+from diffit.store import files, tars
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -63,7 +63,7 @@ def row(frame: pd.DataFrame, stage: str) -> dict:
     return frame.set_index("stage").loc[stage].to_dict()
 
 
-def test_a_stage_of_pieces_costs_what_its_jobs_were_given(tmp_path):
+def test_a_stage_of_shards_costs_what_its_jobs_were_given(tmp_path):
     script = f"{seal(f'{tmp_path}/data/0-of-2.tar')}; sleep 3"
     one = submit("--gres=gpu:2", command=script, folder=tmp_path)
     array = submit("--array=7", command=seal(f"{tmp_path}/data/1-of-2.tar"), folder=tmp_path)

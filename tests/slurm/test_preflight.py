@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffit import admission, probe, queues
-from diffit.queues import Request, Site
+from diffit.planning.checks import cluster, probe_job, slurm_site
+from diffit.planning.checks.slurm_site import Request, Site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def here(cluster, monkeypatch):
 
 @pytest.fixture
 def site() -> Site:
-    return queues.read()
+    return slurm_site.read()
 
 
 @pytest.fixture
@@ -43,38 +43,38 @@ def test_the_cluster_is_understood(site, request_here):
     nodes = [node for node in site.nodes if node.partition == request_here.partition]
     assert len(nodes) == 2 and all(node.usable and node.count("") > 0 for node in nodes)
     assert site.settings["PreemptType"] == "preempt/partition_prio" and site.associations
-    found = admission.check_commands() + admission.check_accounting(site) + admission.check_requeue(site)
-    found += admission.check_partition(site, request_here) + admission.check_account(site, request_here)
-    found += admission.check_gpus(site, request_here) + admission.check_submission(request_here)
+    found = cluster.check_commands() + cluster.check_accounting(site) + cluster.check_requeue(site)
+    found += cluster.check_partition(site, request_here) + cluster.check_account(site, request_here)
+    found += cluster.check_gpus(site, request_here) + cluster.check_submission(request_here)
     assert set(levels(found)) == {"ok"}, "\n".join(map(str, found))
 
 
 @pytest.mark.parametrize(
     "change, check",
     [
-        ({"partition": "nowhere"}, admission.check_partition),
-        ({"account": "nobodys"}, admission.check_account),
-        ({"gpus": 99}, admission.check_gpus),
-        ({"gpu_type": "abacus"}, admission.check_gpus),
-        ({"nodes": 3}, admission.check_gpus),
+        ({"partition": "nowhere"}, cluster.check_partition),
+        ({"account": "nobodys"}, cluster.check_account),
+        ({"gpus": 99}, cluster.check_gpus),
+        ({"gpu_type": "abacus"}, cluster.check_gpus),
+        ({"nodes": 3}, cluster.check_gpus),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_slurm_refuses_what_the_checks_call_wrong(site, request_here, change, check):
     asked = replace(request_here, **change)
     assert levels(check(site, asked)) == ["wrong"]
-    assert levels(admission.check_submission(asked)) == ["wrong"]
+    assert levels(cluster.check_submission(asked)) == ["wrong"]
 
 
 def test_a_node_that_is_drained_is_not_counted(site, request_here):
     node = site.nodes[0].name
     subprocess.run(["scontrol", "update", f"nodename={node}", "state=drain", "reason=test"], check=True)
     try:
-        drained = queues.read()
+        drained = slurm_site.read()
     finally:
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=True)
     assert not any(those.usable for those in drained.nodes if those.name == node)
-    assert levels(admission.check_gpus(drained, replace(request_here, nodes=2))) == ["warning"]
+    assert levels(cluster.check_gpus(drained, replace(request_here, nodes=2))) == ["warning"]
 
 
 # -------------------------------------------------------------------------------------------------------- the probe
@@ -87,7 +87,7 @@ def queue() -> str:
 
 def test_a_job_on_a_node_reads_and_writes_the_results_folder(request_here, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    shared, gpu = probe.check(request_here, tmp_path / "results", 60)
+    shared, gpu = probe_job.check(request_here, tmp_path / "results", 60)
     assert shared.level == "ok" and "reads and writes" in shared.what, str(shared)
     assert gpu.level == "warning" and "torch sees no GPU" in gpu.what  # a device file stands in for it
     assert not list((tmp_path / "results").iterdir()) and not queue()
@@ -99,7 +99,7 @@ def test_a_job_on_a_node_reads_and_writes_the_results_folder(request_here, tmp_p
 )
 def test_a_node_where_nothing_works_is_wrong(request_here, tmp_path, monkeypatch, setup, words):
     monkeypatch.chdir(REPOSITORY)
-    (found,) = probe.check(replace(request_here, setup=setup), tmp_path, 60)
+    (found,) = probe_job.check(replace(request_here, setup=setup), tmp_path, 60)
     assert found.level == "wrong" and words in found.what
     assert not list(tmp_path.iterdir())
 
@@ -109,7 +109,7 @@ def test_a_full_queue_is_no_reason_to_wait_for_ever(request_here, tmp_path, monk
     partition = request_here.partition
     subprocess.run(["scontrol", "update", f"partitionname={partition}", "state=down"], check=True)
     try:
-        (found,) = probe.check(request_here, tmp_path, 2)
+        (found,) = probe_job.check(request_here, tmp_path, 2)
     finally:
         subprocess.run(["scontrol", "update", f"partitionname={partition}", "state=up"], check=True)
     assert found.level == "warning" and "gave no node within 2 s" in found.what
@@ -138,7 +138,7 @@ def write_profile(folder: Path, asked: Request) -> Path:
 
 
 def preflight(folder: Path, profile: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "diffit.preflight", "results/digits_fid.csv", "--profile", str(profile)]
+    command = [sys.executable, "-m", "diffit.planning.preflight", "results/digits_fid.csv", "--profile", str(profile)]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder), *options]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 

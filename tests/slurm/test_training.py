@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from diffit import files, journal
+from diffit.runs import metrics_log
+from diffit.store import files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KIMG, PATIENCE = 20, 100
@@ -97,7 +98,7 @@ class Run:
         """Wait until the run has trained beyond some images, by its journal, in a job that runs."""
 
         def is_there() -> bool:
-            entry = journal.last(self.state / "log.jsonl")
+            entry = metrics_log.last(self.state / "log.jsonl")
             return entry is not None and entry["images"] > beyond
 
         wait_until(is_there, f"trained beyond {beyond} images")

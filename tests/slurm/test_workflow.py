@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow import tiny_config, write_pictures
+from helpers.workflow import tiny_config, write_pictures
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULT = "results/tiny_fid.csv"
@@ -145,11 +145,11 @@ def fork(done, tmp_path) -> Site:
         site.cluster.run("scancel", line.split("|")[0])
 
 
-def pieces(count: int):
-    """Another sampler of so many pieces, as an edit of the configuration."""
+def shards(count: int):
+    """Another sampler of so many shards, as an edit of the configuration."""
 
     def change(config: dict) -> None:
-        config["samplers"]["short"] |= {"images": 8 * count, "pieces": count, "steps": 3}
+        config["samplers"]["short"] |= {"images": 8 * count, "shards": count, "steps": 3}
 
     return change
 
@@ -184,16 +184,16 @@ def test_nothing_is_submitted_where_nothing_changed(done):
     assert len(done.jobs()) == before
 
 
-def test_an_edit_of_the_sampler_submits_what_depends_on_it_and_more_pieces_than_jobs_all_come(fork):
-    fork.edit("config.yaml", pieces(5))
+def test_an_edit_of_the_sampler_submits_what_depends_on_it_and_more_shards_than_jobs_all_come(fork):
+    fork.edit("config.yaml", shards(5))
     fork.run("--jobs", "2", RESULT)
     assert fork.stages() == {"sample": 5, "measure": 5, "score": 1, "tabulate": 1}
     manifest = json.loads((fork.folder / "results/samples/tiny/1/short/manifest.json").read_text())
     assert manifest["count"] == 40 and not fork.queue()
 
 
-def test_pieces_go_as_an_array_where_that_is_asked_for(fork):
-    fork.edit("config.yaml", pieces(3))
+def test_shards_go_as_an_array_where_that_is_asked_for(fork):
+    fork.edit("config.yaml", shards(3))
     fork.run("--slurm-array-jobs=sample,measure", RESULT)
     (array,) = {job["JobID"].partition("_")[0] for job in fork.jobs() if _rule(job["Comment"]) == "sample"}
     assert {job["JobID"] for job in fork.jobs() if job["JobID"].startswith(f"{array}_")} == {
@@ -203,16 +203,16 @@ def test_pieces_go_as_an_array_where_that_is_asked_for(fork):
 
 
 def test_arrays_that_would_wait_forever_are_refused_in_one_sentence(fork):
-    fork.edit("config.yaml", pieces(5))
+    fork.edit("config.yaml", shards(5))
     said = fork.run("--jobs", "2", "--slurm-array-jobs=sample", RESULT, status=1)
     assert "error: --slurm-array-jobs with 5 jobs of sample and --jobs 2 would wait forever" in said
     assert not fork.jobs()
 
 
 def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know_of(fork):
-    fork.edit("config.yaml", pieces(4))
+    fork.edit("config.yaml", shards(4))
     head = fork.start(RESULT)
-    wait_until(lambda: len([line for line in fork.queue() if "|RUNNING|" in line]) >= 2, "two pieces sampled at a time")
+    wait_until(lambda: len([line for line in fork.queue() if "|RUNNING|" in line]) >= 2, "two shards sampled at a time")
     os.killpg(head.pid, signal.SIGKILL)
     head.wait()
     orphans = {line.split("|")[0] for line in fork.queue()}
@@ -222,7 +222,7 @@ def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know
     states = {job["JobID"]: job["State"].split()[0] for job in fork.jobs()}
     assert {states[job] for job in orphans} <= {"CANCELLED", "COMPLETED"}
     again = Counter(_rule(job["Comment"]) for job in fork.jobs() if job["JobID"] not in orphans)
-    # A piece that was ready before it could be cancelled may stay.
+    # A shard that was ready before it could be cancelled may stay.
     assert sum(states[job] == "CANCELLED" for job in orphans) <= again.pop("sample") <= 4
     assert again == {"measure": 4, "score": 1, "tabulate": 1}
     assert {states[job] for job in states.keys() - orphans} == {"COMPLETED"}
@@ -231,7 +231,7 @@ def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know
 
 
 def test_controller_and_accounting_may_be_away_for_a_while(fork):
-    fork.edit("config.yaml", pieces(2))
+    fork.edit("config.yaml", shards(2))
     head = fork.start(RESULT)
     wait_until(fork.queue, "a job in the queue")
     fork.cluster.stop_slurmctld()
@@ -245,7 +245,7 @@ def test_controller_and_accounting_may_be_away_for_a_while(fork):
 
 
 def test_gpus_that_no_node_has_end_in_one_clear_error(fork):
-    fork.edit("config.yaml", pieces(2))
+    fork.edit("config.yaml", shards(2))
     fork.edit("profiles/slurm/config.yaml", lambda profile: profile["set-resources"]["sample"].update(gpu=99))
     said = fork.run("--retries", "0", RESULT, status=1)
     assert "Requested node configuration is not available" in said

@@ -5,13 +5,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from diffit import orphans
+from diffit.launch import orphaned_jobs
 from diffit.cli import UserError
-from diffit.config import lookup, refuse_changes, shared_part
-from diffit.consistency import check_sampler
-from diffit.files import canonical, modified, read_json
-from diffit.fingerprint import fingerprint
-from diffit.toy import PREFIX, complete
+from diffit.config.changes import refuse_changes, shared_part
+from diffit.config.validation import lookup
+from diffit.config.cross_checks import check_sampler
+from diffit.store.files import canonical, modified, read_json
+from diffit.store.fingerprint import fingerprint
+from diffit.config.toy_runs import PREFIX, complete
 
 
 wildcard_constraints:
@@ -22,8 +23,8 @@ wildcard_constraints:
     protocol=r"[^/]+",
     kimg=r"\d+|released",
     shape=r"\d+x\d+x\d+x3",
-    piece=r"\d+",
-    pieces=r"\d+",
+    shard=r"\d+",
+    shards=r"\d+",
     images=r"data/[^/]+|samples/[^/]+/(\d+|released)/[^/]+",
 
 
@@ -67,11 +68,11 @@ def last_milestone(name):
     return "released" if "weights" in run(name) else run(name)["milestones"][-1]
 
 
-# The description of a data set as the stages get it on their command lines: without its cut into pieces and without what
+# The description of a data set as the stages get it on their command lines: without its cut into shards and without what
 # stands for it in scores.
 def dataset_spec(wildcards):
     described = dataset(wildcards.dataset)
-    return canonical({key: value for key, value in described.items() if key not in ("pieces", "references")})
+    return canonical({key: value for key, value in described.items() if key not in ("shards", "references")})
 
 
 def inception_spec(wildcards):
@@ -159,7 +160,7 @@ def sampler_spec(wildcards):
     run(wildcards.run)
     described = sampler(wildcards.sampler)
     or_one_sentence(check_sampler, config, wildcards.run, wildcards.sampler)
-    spec = {key: value for key, value in described.items() if key not in ("pieces", "sets")}
+    spec = {key: value for key, value in described.items() if key not in ("shards", "sets")}
     return canonical({**spec, "images": described["images"] * described["sets"]})
 
 
@@ -171,7 +172,7 @@ def code(*modules, without=()):
 def sampling_code(wildcards):
     described = run(wildcards.run)
     parts = ("sample", f"nets.{described['net']['kind']}", f"process.{described['process']['kind']}")
-    return code(*parts, without=() if described["vae"] else ("diffit.vae",))
+    return code(*parts, without=() if described["vae"] else ("diffit.weights.vae",))
 
 
 # When a folder of pictures last changed, so that a picture added or removed is noticed. For one that is gone, when it
@@ -189,29 +190,29 @@ def folder_state(wildcards):
     return read_json(archive, remedy="download again").get("modified") if archive.exists() else None
 
 
-def pieces_of(folder, count, ending):
+def shards_of(folder, count, ending):
     return [f"{folder}/{k}-of-{count}.{ending}" for k in range(count)]
 
 
-def data_pieces(wildcards):
-    return pieces_of(f"results/data/{wildcards.dataset}", dataset(wildcards.dataset)["pieces"], "tar")
+def data_shards(wildcards):
+    return shards_of(f"results/data/{wildcards.dataset}", dataset(wildcards.dataset)["shards"], "tar")
 
 
-def latent_pieces(wildcards):
+def latent_shards(wildcards):
     folder = f"results/latents/{wildcards.dataset}/{wildcards.vae}"
-    return pieces_of(folder, dataset(wildcards.dataset)["pieces"], "tar")
+    return shards_of(folder, dataset(wildcards.dataset)["shards"], "tar")
 
 
-def sample_pieces(wildcards):
+def sample_shards(wildcards):
     folder = f"results/samples/{wildcards.run}/{wildcards.kimg}/{wildcards.sampler}"
-    return pieces_of(folder, sampler(wildcards.sampler)["pieces"], "tar")
+    return shards_of(folder, sampler(wildcards.sampler)["shards"], "tar")
 
 
-# The feature pieces of a folder of images, whether data/{dataset} or samples/{run}/{kimg}/{sampler}.
-def feature_pieces(wildcards):
+# The feature shards of a folder of images, whether data/{dataset} or samples/{run}/{kimg}/{sampler}.
+def feature_shards(wildcards):
     kind, *names = wildcards.images.split("/")
-    count = dataset(names[0])["pieces"] if kind == "data" else sampler(names[-1])["pieces"]
-    return pieces_of(f"results/{wildcards.images}/features/{wildcards.protocol}", count, "npz")
+    count = dataset(names[0])["shards"] if kind == "data" else sampler(names[-1])["shards"]
+    return shards_of(f"results/{wildcards.images}/features/{wildcards.protocol}", count, "npz")
 
 
 # The data set whose images a score compares with: the run's own, or the one that stands for it under this protocol.
@@ -301,7 +302,7 @@ def result_samples(wildcards):
 
 
 def cancel_orphans():
-    for job in orphans.cancel(Path.cwd()):
+    for job in orphaned_jobs.cancel(Path.cwd()):
         print(f"cancelled job {job} of a Snakemake that is gone", file=sys.stderr)
 
 

@@ -16,4 +16,4 @@ rule cost:
     message:
         "Ask the cluster's accounting what {wildcards.run} cost"
     shell:
-        "python -m diffit.account {output.csv:q} {params.jobs:q} --log {log:q}"
+        "python -m diffit.planning.accounting {output.csv:q} {params.jobs:q} --log {log:q}"

@@ -16,7 +16,7 @@ rule grid:
     message:
         "Draw {wildcards.toy}{wildcards.grid}"
     shell:
-        "python -m diffit.figure {params.spec:q} {output:q} {params.folders:q} --log {log:q}"
+        "python -m diffit.paper.image_grid {params.spec:q} {output:q} {params.folders:q} --log {log:q}"
 
 
 rule attention:
@@ -37,7 +37,7 @@ rule attention:
     message:
         "Draw {wildcards.toy}{wildcards.attention}"
     shell:
-        "python -m diffit.attention {params.sampler:q} {output:q} {params.folders:q} --seed {params.seed} --log {log:q}"
+        "python -m diffit.paper.attention_maps {params.sampler:q} {output:q} {params.folders:q} --seed {params.seed} --log {log:q}"
 
 
 rule diagram:
@@ -54,4 +54,4 @@ rule diagram:
     message:
         "Draw {wildcards.diagram}"
     shell:
-        "python -m diffit.diagram {params.network:q} {output:q} --log {log:q}"
+        "python -m diffit.paper.network_diagram {params.network:q} {output:q} --log {log:q}"

@@ -2,28 +2,28 @@
 # samples/{run}/{kimg}/{sampler}.
 rule measure:
     input:
-        piece="results/{images}/{piece}-of-{pieces}.tar",
+        shard="results/{images}/{shard}-of-{shards}.tar",
         manifest="results/{images}/manifest.json",
         network="results/archives/inception/archive.json",
     output:
-        features="results/{images}/features/{protocol}/{piece}-of-{pieces}.npz",
-        facts="results/{images}/features/{protocol}/{piece}-of-{pieces}.json",
+        features="results/{images}/features/{protocol}/{shard}-of-{shards}.npz",
+        facts="results/{images}/features/{protocol}/{shard}-of-{shards}.json",
     log:
-        "logs/measure/{images}/{protocol}/{piece}-of-{pieces}.log",
+        "logs/measure/{images}/{protocol}/{shard}-of-{shards}.log",
     conda:
         "../envs/diffit.yaml"
     params:
         code=code("measure"),
     message:
-        "Measure {wildcards.images}, piece {wildcards.piece} of {wildcards.pieces}, for the protocol {wildcards.protocol}"
+        "Measure {wildcards.images}, shard {wildcards.shard} of {wildcards.shards}, for the protocol {wildcards.protocol}"
     shell:
-        "python -m diffit.measure {input.piece:q} {output.features:q} --network $(dirname {input.network:q})"
+        "python -m diffit.measure {input.shard:q} {output.features:q} --network $(dirname {input.network:q})"
         " --protocol {wildcards.protocol:q} --log {log:q}"
 
 
 rule gather_features:
     input:
-        feature_pieces,
+        feature_shards,
     output:
         "results/{images}/features/{protocol}/manifest.json",
     log:
@@ -32,8 +32,8 @@ rule gather_features:
     conda:
         "../envs/diffit.yaml"
     params:
-        pieces=lambda wildcards: len(feature_pieces(wildcards)),
+        shards=lambda wildcards: len(feature_shards(wildcards)),
     message:
         "Gather the features of {wildcards.images} for the protocol {wildcards.protocol}"
     shell:
-        "python -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"
+        "python -m diffit.store.tars $(dirname {output:q}) --shards {params.shards} --log {log:q}"

@@ -1,9 +1,9 @@
 # What the rules of tables and figures look up: rows of ours resolved to score files, runs of figures to their samples.
 import yaml
 
-from diffit import paper
-from diffit.consistency import nearest
-from diffit.toy import OVERLAY, load_overlay
+from diffit.paper import table_files
+from diffit.cli import nearest
+from diffit.config.toy_runs import OVERLAY, load_overlay
 
 TOYS = load_overlay(SOURCES / OVERLAY)
 FIGURES = yaml.safe_load((SOURCES / "workflow/figures.yaml").read_text())
@@ -25,7 +25,7 @@ wildcard_constraints:
 # The paper's tables by name, without which rule asks for them.
 def read_tables():
     paths = sorted((SOURCES / "workflow/tables").glob("*.yaml"))
-    return {path.stem: paper.read(path, SOURCES / paper.SHAPE) for path in paths}
+    return {path.stem: table_files.read(path, SOURCES / table_files.SHAPE) for path in paths}
 
 
 TABLES = or_one_sentence(read_tables)
@@ -36,7 +36,7 @@ def resolved_table(wildcards):
     name, overlay = wildcards.table, TOYS if wildcards.toy else None
     if name not in TABLES:
         sys.exit(f"error: there is no table {name!r}; {nearest(name, TABLES)}")
-    return or_one_sentence(paper.resolve, name, TABLES[name], config, overlay)
+    return or_one_sentence(table_files.resolve, name, TABLES[name], config, overlay)
 
 
 def table_spec(wildcards):
@@ -50,7 +50,7 @@ def table_scores(wildcards):
 # The sets of samples that the rows of all tables are scores of: run/milestone/sampler/protocol.
 def table_sets(toy):
     overlay = TOYS if toy else None
-    resolved = [or_one_sentence(paper.resolve, name, table, config, overlay) for name, table in TABLES.items()]
+    resolved = [or_one_sentence(table_files.resolve, name, table, config, overlay) for name, table in TABLES.items()]
     paths = [path for table in resolved for row in table["rows"] for path in row["scores"].values()]
     return dict.fromkeys(path.removeprefix("scores/").removesuffix(".json") for path in paths)
 
@@ -86,7 +86,7 @@ def table_results(folder):
 def figure_place(wildcards, name, sampler=None):
     source = {"run": name} | ({"sampler": sampler} if sampler else {})
     overlay = TOYS if wildcards.toy else None
-    return or_one_sentence(paper.samples, f"workflow/figures.yaml: {name}", source, config, overlay)
+    return or_one_sentence(table_files.samples, f"workflow/figures.yaml: {name}", source, config, overlay)
 
 
 def grid_samples(wildcards):
@@ -117,7 +117,7 @@ def attention_sampler(wildcards):
 
 def diagram_network(wildcards):
     name = FIGURES["diagrams"][wildcards.diagram]["run"]
-    return canonical(or_one_sentence(paper.network, "workflow/figures.yaml", name, config))
+    return canonical(or_one_sentence(table_files.network, "workflow/figures.yaml", name, config))
 
 
 # All pictures; diagrams have no toys.

@@ -15,4 +15,4 @@ rule release:
     message:
         "Take the published weights of {wildcards.run}"
     shell:
-        "python -m diffit.release {params.spec:q} $(dirname {input:q}) $(dirname {output.weights:q}) --log {log:q}"
+        "python -m diffit.weights.release {params.spec:q} $(dirname {input:q}) $(dirname {output.weights:q}) --log {log:q}"

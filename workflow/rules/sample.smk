@@ -4,11 +4,11 @@ rule sample:
         record="results/runs/{run}/{kimg}/config.json",
         vae=sample_decoder,
     output:
-        tar="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.tar",
-        facts="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.json",
-        index="results/samples/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.index.npz",
+        tar="results/samples/{run}/{kimg}/{sampler}/{shard}-of-{shards}.tar",
+        facts="results/samples/{run}/{kimg}/{sampler}/{shard}-of-{shards}.json",
+        index="results/samples/{run}/{kimg}/{sampler}/{shard}-of-{shards}.index.npz",
     log:
-        "logs/sample/{run}/{kimg}/{sampler}/{piece}-of-{pieces}.log",
+        "logs/sample/{run}/{kimg}/{sampler}/{shard}-of-{shards}.log",
     conda:
         "../envs/diffit.yaml"
     params:
@@ -17,7 +17,7 @@ rule sample:
         code=sampling_code,
     message:
         "Sample from {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler},"
-        " piece {wildcards.piece} of {wildcards.pieces}"
+        " shard {wildcards.shard} of {wildcards.shards}"
     shell:
         "python -m diffit.sample {params.spec:q} $(dirname {input.weights:q}) {output.tar:q} {params.vae}"
         " --log {log:q}"
@@ -25,7 +25,7 @@ rule sample:
 
 rule gather_samples:
     input:
-        sample_pieces,
+        sample_shards,
     output:
         "results/samples/{run}/{kimg}/{sampler}/manifest.json",
     log:
@@ -34,11 +34,11 @@ rule gather_samples:
     conda:
         "../envs/diffit.yaml"
     params:
-        pieces=lambda wildcards: sampler(wildcards.sampler)["pieces"],
+        shards=lambda wildcards: sampler(wildcards.sampler)["shards"],
     message:
         "Gather the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler}"
     shell:
-        "python -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"
+        "python -m diffit.store.tars $(dirname {output:q}) --shards {params.shards} --log {log:q}"
 
 
 # For evaluators other than ours: ADM's reads samples as one file.
@@ -56,4 +56,4 @@ rule export:
     message:
         "Export the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} for ADM's evaluator"
     shell:
-        "python -m diffit.export $(dirname {input:q}) {output:q} --log {log:q}"
+        "python -m diffit.store.export_npz $(dirname {input:q}) {output:q} --log {log:q}"

@@ -18,7 +18,7 @@ rule reference:
     message:
         "Make the reference of {wildcards.dataset} for the protocol {wildcards.protocol}"
     shell:
-        "python -m diffit.reference $(dirname {input.features:q}) {output.reference:q} --dataset {wildcards.dataset:q}"
+        "python -m diffit.scoring.reference $(dirname {input.features:q}) {output.reference:q} --dataset {wildcards.dataset:q}"
         " {params.archive} --log {log:q}"
 
 

@@ -2,25 +2,25 @@ rule shard:
     input:
         "results/archives/{dataset}/archive.json",
     output:
-        tar="results/data/{dataset}/{piece}-of-{pieces}.tar",
-        facts="results/data/{dataset}/{piece}-of-{pieces}.json",
-        index="results/data/{dataset}/{piece}-of-{pieces}.index.npz",
+        tar="results/data/{dataset}/{shard}-of-{shards}.tar",
+        facts="results/data/{dataset}/{shard}-of-{shards}.json",
+        index="results/data/{dataset}/{shard}-of-{shards}.index.npz",
     log:
-        "logs/shard/{dataset}/{piece}-of-{pieces}.log",
+        "logs/shard/{dataset}/{shard}-of-{shards}.log",
     conda:
         "../envs/diffit.yaml"
     params:
         spec=dataset_spec,
         code=code("shard"),
     message:
-        "Shard {wildcards.dataset}, piece {wildcards.piece} of {wildcards.pieces}"
+        "Shard {wildcards.dataset}, shard {wildcards.shard} of {wildcards.shards}"
     shell:
         "python -m diffit.shard {params.spec:q} $(dirname {input:q}) {output.tar:q} --log {log:q}"
 
 
 rule gather_data:
     input:
-        data_pieces,
+        data_shards,
     output:
         "results/data/{dataset}/manifest.json",
     log:
@@ -29,8 +29,8 @@ rule gather_data:
     conda:
         "../envs/diffit.yaml"
     params:
-        pieces=lambda wildcards: dataset(wildcards.dataset)["pieces"],
+        shards=lambda wildcards: dataset(wildcards.dataset)["shards"],
     message:
-        "Gather the pieces of {wildcards.dataset} into one manifest"
+        "Gather the shards of {wildcards.dataset} into one manifest"
     shell:
-        "python -m diffit.tars $(dirname {output:q}) --pieces {params.pieces} --log {log:q}"
+        "python -m diffit.store.tars $(dirname {output:q}) --shards {params.shards} --log {log:q}"

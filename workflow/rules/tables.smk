@@ -18,7 +18,7 @@ rule table:
     message:
         "Lay out {wildcards.toy}{wildcards.table}"
     shell:
-        "python -m diffit.table {params.spec:q} {output.csv:q} --log {log:q}"
+        "python -m diffit.paper.table {params.spec:q} {output.csv:q} --log {log:q}"
 
 
 rule plot:
@@ -37,7 +37,7 @@ rule plot:
     message:
         "Draw {wildcards.toy}{wildcards.table}"
     shell:
-        "python -m diffit.plot {params.spec:q} {output:q} --log {log:q}"
+        "python -m diffit.paper.plot {params.spec:q} {output:q} --log {log:q}"
 
 
 rule summary:
@@ -55,7 +55,7 @@ rule summary:
     message:
         "Say what is reproduced"
     shell:
-        "python -m diffit.summary {output:q} {input:q} --log {log:q}"
+        "python -m diffit.paper.summary {output:q} {input:q} --log {log:q}"
 
 
 # What all of them cost. As with the cost of a run, its numbers make nothing again.
@@ -75,7 +75,7 @@ rule gpu_hours:
     message:
         "Ask the cluster's accounting what the tables cost"
     shell:
-        "python -m diffit.account {output.csv:q} {params.jobs:q} --log {log:q}"
+        "python -m diffit.planning.accounting {output.csv:q} {params.jobs:q} --log {log:q}"
 
 
 rule tables:

@@ -37,4 +37,4 @@ rule curve:
     message:
         "Draw the training curve of {wildcards.run}"
     shell:
-        "python -m diffit.curve results/runs/{wildcards.run}/state/log.jsonl {output:q} --log {log:q}"
+        "python -m diffit.paper.training_curve results/runs/{wildcards.run}/state/log.jsonl {output:q} --log {log:q}"

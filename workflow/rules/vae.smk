@@ -16,7 +16,7 @@ rule vae:
     message:
         "Take over the published VAE {wildcards.vae}"
     shell:
-        "python -m diffit.vae {params.spec:q} $(dirname {output.facts:q}) --log {log:q}"
+        "python -m diffit.weights.vae {params.spec:q} $(dirname {output.facts:q}) --log {log:q}"
 
 
 rule train_vae:
@@ -37,4 +37,4 @@ rule train_vae:
     message:
         "Train the VAE {wildcards.vae}"
     shell:
-        "python -m diffit.train_vae {params.spec:q} $(dirname {input:q}) $(dirname {output.facts:q}) --log {log:q}"
+        "python -m diffit.training.train_vae {params.spec:q} $(dirname {input:q}) $(dirname {output.facts:q}) --log {log:q}"

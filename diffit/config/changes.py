@@ -1,0 +1,35 @@
+"""How two configurations differ, and the refusal to continue a run under another one."""
+
+from pathlib import Path
+
+from diffit.cli import UserError
+
+
+def difference(old: dict, new: dict, place: str = "") -> list[str]:
+    """The leaves in which two nested dictionaries differ, as ``key.path: old → new``, sorted by key."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key, "(absent)"), new.get(key, "(absent)")
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += difference(a, b, f"{place}{key}.")
+        elif a != b:
+            lines.append(f"{place}{key}: {a} → {b}")
+    return lines
+
+
+def refuse_changes(folder: Path, before: dict, now: dict) -> None:
+    """Raise :class:`UserError` where the run in ``folder`` began with another configuration, with the difference."""
+    if changes := difference(before, now):
+        raise UserError(
+            f"the run in {folder} began with another configuration ({'; '.join(changes)}); "
+            f"change it back, give the new one another run name, or start over by deleting {folder}"
+        )
+
+
+def shared_part(one: dict, other: dict) -> dict:
+    """What ``one`` says about the keys that ``other`` has as well, at every depth."""
+    return {
+        key: shared_part(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
+        for key, value in one.items()
+        if key in other
+    }

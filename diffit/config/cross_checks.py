@@ -1,0 +1,197 @@
+"""Whether the sections of a configuration go together: names that are defined, and parts of a run that fit.
+
+All of it is checked before anything runs, by what the configuration says alone; what only files can say (the shape of
+a published VAE, the classes of a folder) is checked by the commands that read them.
+"""
+
+from diffit.cli import UserError, nearest
+from diffit.data.sources import SOURCES
+from diffit.nets import NETWORKS
+from diffit.process import PROCESSES
+from diffit.process.samplers import SAMPLERS
+from diffit.weights.vae_shape import known_facts
+
+
+def check(config: dict) -> None:
+    """Raise :class:`UserError` for the first mistake in a configuration whose shape is right already."""
+    for name, sampler in config["samplers"].items():
+        _shards(f"samplers.{name}", sampler)
+        if sampler.get("decoder"):
+            _known(f"samplers.{name}.decoder", sampler["decoder"], config["vaes"])
+    for name, vae in config["vaes"].items():
+        if vae["kind"] == "trained":
+            _known(f"vaes.{name}.dataset", vae["dataset"], config["datasets"])
+            _groups(f"vaes.{name}", vae)
+    for name, dataset in config["datasets"].items():
+        for protocol, other in dataset["references"].items():
+            _reference(f"datasets.{name}.references.{protocol}", dataset, other, config["datasets"])
+    for name, run in config["runs"].items():
+        place = f"runs.{name}"
+        _known(f"{place}.dataset", run["dataset"], config["datasets"])
+        _known(f"{place}.sampler", run["sampler"], config["samplers"])
+        _kinds(place, run)
+        if run["vae"] is not None:
+            _known(f"{place}.vae", run["vae"], config["vaes"])
+            _latents(place, run, config["datasets"][run["dataset"]], config["vaes"][run["vae"]])
+        _labels(place, run, config["datasets"][run["dataset"]])
+        _paper(place, run)
+        _milestones(place, run)
+        check_sampler(config, name, run["sampler"])
+
+
+def check_sampler(config: dict, run_name: str, sampler_name: str) -> None:
+    """Raise :class:`UserError` where a run cannot be sampled with a sampler, its own or one that a target names."""
+    run, sampler = config["runs"][run_name], config["samplers"][sampler_name]
+    both = f"config: runs.{run_name} cannot be sampled with samplers.{sampler_name}: "
+    kinds = [name for name, one in SAMPLERS.items() if run["process"]["kind"] in one.processes]
+    if sampler["kind"] not in kinds:
+        raise UserError(
+            f"{both}its kind is {sampler['kind']!r}, and a process of kind {run['process']['kind']!r} takes "
+            f"{' or '.join(kinds)}; choose another sampler"
+        )
+    if run["process"]["kind"] != "ddpm":
+        return
+    if sampler["steps"] > run["process"]["timesteps"]:
+        raise UserError(
+            f"{both}{sampler['steps']} steps are more than the {run['process']['timesteps']} timesteps of its process; "
+            "take fewer steps"
+        )
+    if sampler["guidance"]["kind"] != "none":
+        _guidable(both, run, config["datasets"][run["dataset"]])
+    own = known_facts(config["vaes"][run["vae"]])
+    channels, known = sampler["guidance"].get("channels"), own["channels"]
+    if channels is not None and known is not None and channels > known:
+        raise UserError(
+            f"{both}it guides {channels} channels of latents that have {known}; set channels: null in its guidance "
+            "for all of them"
+        )
+    if sampler["decoder"]:
+        other = known_facts(config["vaes"][sampler["decoder"]])
+        unlike = [fact for fact in own if None not in (own[fact], other[fact]) and own[fact] != other[fact]]
+        if unlike:
+            raise UserError(
+                f"{both}its decoder {sampler['decoder']!r} has the {unlike[0]} {other[unlike[0]]} and the run's VAE "
+                f"{own[unlike[0]]}; name a decoder of the same latents, or none"
+            )
+
+
+def _known(place: str, name: str, section: dict) -> None:
+    if name not in section:
+        raise UserError(f"config: {place} names {name!r}, which is not defined; {nearest(name, section)}")
+
+
+def _reference(place: str, dataset: dict, name: str, datasets: dict) -> None:
+    _known(place, name, datasets)
+    if datasets[name]["resolution"] != dataset["resolution"]:
+        raise UserError(
+            f"config: {place} names {name!r}, whose resolution is {datasets[name]['resolution']} and not "
+            f"{dataset['resolution']}; name one of the same resolution"
+        )
+    if datasets[name]["source"] == "adm" and not place.endswith(".adm"):
+        raise UserError(f"config: {place} names {name!r}, whose statistics are those of adm; move it to references.adm")
+
+
+def _shards(place: str, sampler: dict) -> None:
+    first, count, block = sampler["first_seed"], sampler["images"] * sampler["sets"], sampler["block"]
+    blocks = -(-(first + count) // block) - first // block
+    if sampler["shards"] > blocks:
+        raise UserError(
+            f"config: {place}.shards is {sampler['shards']}, but {count} images are only {blocks} blocks "
+            f"of {block}; ask for at most {blocks} shards"
+        )
+
+
+def _kinds(place: str, run: dict) -> None:
+    """Networks, processes, VAEs and published weights are for images or for latents."""
+    net, process = run["net"]["kind"], run["process"]["kind"]
+    latent = NETWORKS[net].sees == "latents"
+    expected = [name for name, one in PROCESSES.items() if one.sees == NETWORKS[net].sees]
+    if process not in expected:
+        choice = " or ".join(map(repr, expected))
+        raise UserError(f"config: {place}.process.kind is {process!r}; a net of kind {net!r} takes {choice}")
+    if "weights" in run and net != "latent":
+        raise UserError(
+            f"config: {place}.weights are for a net of kind 'latent', and its net is {net!r}; remove weights"
+        )
+    if latent != (run["vae"] is not None):
+        wanted = "needs a vae: add it" if latent else "sees images: remove vae"
+        raise UserError(f"config: {place} with a net of kind {net!r} {wanted}; docs/config.md says what it means")
+
+
+def _latents(place: str, run: dict, dataset: dict, vae: dict) -> None:
+    """Images must come to whole latents, latents to whole patches, and a token to whole heads."""
+    net, factor, resolution = run["net"], known_facts(vae)["factor"], dataset["resolution"]
+    if factor and resolution % factor:
+        raise UserError(
+            f"config: {place}.vae shortens sides by {factor}, which does not divide the resolution "
+            f"{resolution} of its data set; choose another resolution or another VAE"
+        )
+    if factor and (resolution // factor) % net["patch_size"]:
+        raise UserError(
+            f"config: {place}.net.patch_size {net['patch_size']} does not divide the latents' side "
+            f"{resolution // factor}; choose one that does"
+        )
+    for key, number in [("num_heads", net["num_heads"]), ("the 4 parts of the position table,", 4)]:
+        if net["hidden_size"] % number:
+            raise UserError(
+                f"config: {place}.net.hidden_size {net['hidden_size']} is not a multiple of {key} {number}; choose one "
+                "that is"
+            )
+
+
+def _labels(place: str, run: dict, dataset: dict) -> None:
+    """What needs classes needs a data set that has them, and as many as it has."""
+    if run["class_accuracy"] and not dataset.get("labels", True):
+        raise UserError(
+            f"config: {place}.class_accuracy needs classes; set labels: true for the data set {run['dataset']!r}, or "
+            "leave class_accuracy out"
+        )
+    classes = SOURCES[dataset["source"]].classes
+    if "weights" in run and dataset.get("labels", True) and classes and run["weights"]["classes"] != classes:
+        raise UserError(
+            f"config: {place}.weights.classes is {run['weights']['classes']}, and {run['dataset']} has {classes}; "
+            "name weights of as many classes"
+        )
+
+
+def _paper(place: str, run: dict) -> None:
+    """A published number stands beside the score of its own protocol."""
+    paper = run["paper"]
+    if len(paper) > len(("source", "protocol", "statistic")) and paper["protocol"] not in run["protocols"]:
+        raise UserError(
+            f"config: {place}.paper is of the protocol {paper['protocol']!r}, which is not among the run's protocols "
+            f"{run['protocols']}; add it there"
+        )
+
+
+def _milestones(place: str, run: dict) -> None:
+    if "weights" in run and "untrained" in run["baselines"]:
+        raise UserError(
+            f"config: {place}.baselines has 'untrained', but its weights are published ones; leave it out there"
+        )
+    if "milestones" in run and run["milestones"] != sorted(set(run["milestones"])):
+        raise UserError(f"config: {place}.milestones must rise, each once: {run['milestones']}")
+
+
+def _groups(place: str, vae: dict) -> None:
+    for channels in vae["channels"]:
+        if channels % vae["groups"]:
+            raise UserError(
+                f"config: {place}.groups {vae['groups']} does not divide its channels {channels}; choose a number that "
+                "divides all of them"
+            )
+
+
+def _guidable(both: str, run: dict, dataset: dict) -> None:
+    """Guidance by classes needs a network that knows them, and that knows images without them as well."""
+    classes = run["weights"]["classes"] if "weights" in run else dataset.get("labels", True)
+    if not classes:
+        raise UserError(
+            f"{both}it is guided by classes, but the network has none; set labels: true for the data set "
+            f"{run['dataset']!r}, or take a sampler with guidance: {{kind: none}}"
+        )
+    if "weights" not in run and not run["process"]["label_dropout"]:
+        raise UserError(
+            f"{both}it is guided, but with label_dropout: 0 the network never sees an image without its class; give "
+            "the run's process a label_dropout such as 0.1, or take a sampler with guidance: {kind: none}"
+        )

@@ -1,0 +1,20 @@
+"""Pixels as networks see them, and images of networks as pixels."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def to_network_range(images: Tensor) -> Tensor:
+    """Scale uint8 pixels to float32 in [-1, 1]; pass float latents through unchanged."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Images in [−1, 1], [B, C, H, W] → uint8 [B, H, W, C]: truncate(127.5·x + 128), as EDM writes them."""
+    return truncated(images * 127.5 + 128)
+
+
+def truncated(levels: Tensor) -> np.ndarray:
+    """Levels [B, C, H, W] → uint8 [B, H, W, C], truncated and clipped to 0…255."""
+    return levels.clip(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

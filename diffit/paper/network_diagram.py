@@ -1,0 +1,75 @@
+"""diagram: the architecture of a run's network as boxes with their output sizes (Fig. 3, 4 and S.1), from the network.
+
+python -m diffit.paper.network_diagram NETWORK_JSON OUT.png
+"""
+
+import itertools
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from diffit.cli import Parser, json_argument, run
+from diffit.nets.inspect import parts
+from diffit.paper.table import network
+from diffit.store import files
+
+COLORS = {"DiffiT": "#fff1d6", "Input": "#f4f4f4"}
+WIDTH, HEIGHT, GAP = 2.6, 0.62, 0.34
+
+
+def box(axis: Axes, x: float, y: float, name: str, size: str) -> None:
+    """A part with its output's size, its lower left corner at (x, y)."""
+    color = next((color for start, color in COLORS.items() if name.startswith(start)), "#e4eefb")
+    axis.add_patch(plt.Rectangle((x, y), WIDTH, HEIGHT, facecolor=color, edgecolor="#555"))
+    axis.text(x + WIDTH / 2, y + HEIGHT / 2, f"{name}\n{size}", ha="center", va="center", fontsize=8)
+
+
+def column(axis: Axes, x: float, listed: list[tuple[str, str]], top: float, step: int) -> list[float]:
+    """Parts below each other (step −1) or above (step 1), joined by arrows; returns where each stands."""
+    places = [top + step * number * (HEIGHT + GAP) for number in range(len(listed))]
+    for (name, size), y in zip(listed, places, strict=True):
+        box(axis, x, y, name, size)
+    for before, after in itertools.pairwise(places):
+        edges = (before, after + HEIGHT) if step < 0 else (before + HEIGHT, after)
+        axis.annotate("", (x + WIDTH / 2, edges[1]), (x + WIDTH / 2, edges[0]), arrowprops={"arrowstyle": "->"})
+    return places
+
+
+def _arrow(axis: Axes, left: float, right: float, **style) -> None:
+    """From a box of the encoder to one of the decoder."""
+    ends = (2 * WIDTH, right + HEIGHT / 2), (WIDTH, left + HEIGHT / 2)
+    axis.annotate("", *ends, arrowprops={"arrowstyle": "->", **style})
+
+
+def draw(spec: dict, out: Path) -> None:
+    """A U of encoder and decoder, with its skip connections, or a column."""
+    listed = parts(spec, "encoder")
+    u_shaped = spec["kind"] == "ushaped"
+    figure, axis = plt.subplots(figsize=(7 if u_shaped else 4, 0.72 * len(listed) + 0.6), layout="constrained")
+    places = column(axis, 0, listed, 0, -1)
+    if u_shaped:
+        decoder = parts(spec, "decoder")[1:]
+        rising = column(axis, 2 * WIDTH, decoder, places[-1], 1)
+        _arrow(axis, places[-1], places[-1])
+        for part, y in zip(listed, places, strict=True):
+            ends = [to for other, to in zip(decoder, rising, strict=True) if other == part]
+            if part[0].startswith("DiffiT") and ends:
+                _arrow(axis, y, ends[0], ls="--")
+    axis.set_axis_off()
+    axis.autoscale_view()
+    with files.atomic(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("network", type=json_argument, help="a run with its data set and VAE, as a JSON object")
+    parser.add_argument("out", type=Path, help="the picture to write")
+    arguments = parser.parse_args()
+    draw(network({"network": arguments.network}), arguments.out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Before and after a run: plans, costs, preflight checks, accounting."""

@@ -1,0 +1,108 @@
+"""What a goal still has to fetch: is it there, or can it be had from here? Nothing is downloaded."""
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from diffit.data.origins import Address, Hub, Included
+from diffit.data.sources import SOURCES
+from diffit.planning.checks.result import Finding, ok, wrong
+from diffit.planning.dry_run import Job
+from diffit.scoring.inception_weights import WHEEL
+
+PATIENCE_SECONDS = 20
+
+
+def check(jobs: Iterable[Job], config: dict) -> list[Finding]:
+    """One finding for each data set, network and VAE that the jobs would fetch."""
+    found = []
+    for job in jobs:
+        if job.rule == "download":
+            found += _dataset(job.wildcards["dataset"], config["datasets"])
+        elif job.rule == "download_inception":
+            found += _inception(config["inception"])
+        elif job.rule == "vae":
+            name = job.wildcards["vae"]
+            described = config["vaes"][name]
+            found += _published(f"VAE {name}", f"vaes.{name}.path", described, described["repository"])
+        elif job.rule == "release":
+            name = job.wildcards["run"]
+            described = config["runs"][name]["weights"]
+            found += _published(f"weights of {name}", f"runs.{name}.weights.path", described, described["repository"])
+    return found or [ok("nothing is left to fetch")]
+
+
+def _dataset(name: str, datasets: dict) -> list[Finding]:
+    described, key, what = datasets[name], f"datasets.{name}.path", f"data set {name}"
+    if described["path"]:
+        return _local(what, key, described["path"])
+    match SOURCES[described["source"]].load().origin(described):
+        case Included(package):
+            return [ok(f"{what} comes with {package}")]
+        case Hub(repository, revision, kind):
+            return _hub(what, key, repository, revision, kind)
+        case Address(url):
+            return _address(what, key, url)
+    return [wrong(f"{what} names no folder", f"set {key} in config.yaml")]
+
+
+def _local(what: str, key: str, path: str) -> list[Finding]:
+    if Path(path).expanduser().exists():
+        return [ok(f"{what} is at {path}")]
+    return [wrong(f"{what} is not at {path}", f"put it there, or correct {key} in config.yaml")]
+
+
+def _published(what: str, key: str, described: dict, repository: str) -> list[Finding]:
+    if described["path"]:
+        return _local(what, key, described["path"])
+    return _hub(what, key, repository, described["revision"], "model")
+
+
+def _hub(what: str, key: str, repository: str, revision: str | None, kind: str) -> list[Finding]:
+    from huggingface_hub import HfApi, get_token  # here, since few need it
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    api = HfApi()
+    try:
+        api.repo_info(repository, revision=revision, repo_type=kind, timeout=PATIENCE_SECONDS)
+        api.auth_check(repository, repo_type=kind)
+    except (GatedRepoError, RepositoryNotFoundError):
+        token = "your token does not open it" if get_token() else "no HF_TOKEN is set"
+        way_out = "accept its licence on the hub and set HF_TOKEN"
+        return [wrong(f"{what}: {repository} is closed to you, {token}", way_out)]
+    except Exception as error:  # the hub's client lets through whatever its HTTP library raises
+        return [_out_of_reach(what, key, repository, error)]
+    return [ok(f"{what} can be fetched from {repository}")]
+
+
+def _address(what: str, key: str, address: str) -> list[Finding]:
+    try:
+        with urlopen(Request(address, method="HEAD"), timeout=PATIENCE_SECONDS):
+            return [ok(f"{what} can be fetched")]
+    except (URLError, OSError) as error:
+        return [_out_of_reach(what, key, "its address", error)]
+
+
+def _inception(described: dict) -> list[Finding]:
+    what, key = "FID's Inception", "inception.path"
+    if described["path"]:
+        return _local(what, key, described["path"])
+    name, _, version = WHEEL.partition("==")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "index", "versions", name]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        return [_out_of_reach(what, key, "the package index", error)]
+    if version in ended.stdout:
+        return [ok(f"{what} can be fetched from the package index")]
+    reason = (ended.stderr.strip().splitlines() or ["no such version"])[-1]
+    return [_out_of_reach(what, key, "the package index", reason)]
+
+
+def _out_of_reach(what: str, key: str, where: str, reason: object) -> Finding:
+    first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+    way_out = f"fetch it where the internet is, as on a login node, or name a local copy under {key} in config.yaml"
+    return wrong(f"{what} cannot be had from {where} here: {first}", way_out)

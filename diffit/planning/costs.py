@@ -1,0 +1,241 @@
+"""What a stage costs: images, GPU-hours from the FLOPs of its networks, and bytes from the formats of its files.
+
+NaN is what nobody knows, as the size of a folder of pictures that is not listed yet, and makes unknown what depends
+on it.
+"""
+
+import json
+import math
+import tarfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from diffit.config.validation import lookup
+from diffit.data.shard_ranges import shard_of_blocks, shard_range
+from diffit.data.sources import SOURCES
+from diffit.nets.inspect import flops, size
+from diffit.numerics.precision import PRECISIONS
+from diffit.planning.dry_run import Job
+from diffit.process import samplers
+from diffit.runs.checkpoints import KEEP, Checkpoints
+from diffit.scoring.metrics import ARRAYS, metrics_of
+from diffit.scoring.protocols import PROTOCOLS
+from diffit.store import files
+from diffit.training.task import expected_network
+from diffit.weights import vae
+from diffit.weights.vae_shape import expected_shape, factor_of
+
+PNG_BYTES_A_PIXEL = 1.9  # of diffit.data.images.png: 1.89 for 141 ImageNet photographs at 256×256, 1.64 at 512×512
+NPY_HEADER = 128
+
+INCEPTION_SIZE = 299
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: FLOP/s in bfloat16 at its peak, and the shares of the peak that training and all else reach."""
+
+    peak: float = 312e12
+    training: float = 0.4
+    inference: float = 0.5
+
+    def hours(self, flops: float, precision: str, utilization: float) -> float:
+        """GPU-hours for this many FLOPs."""
+        return flops / (self.peak * PRECISIONS[precision].speed * utilization) / 3600
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Images that jobs go through, GPU-hours and bytes that they add; 0 for what costs nothing to speak of."""
+
+    images: float = 0
+    gpu_hours: float = 0
+    bytes: float = 0
+
+
+def tar_bytes(images: float, *members: float) -> float:
+    """Bytes of a tar of this many samples with members of these sizes (:func:`diffit.store.tars.write_tar`)."""
+    block, record = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
+    content = images * sum(block + -(-size // block) * block for size in members) + 2 * block
+    return -(-content // record) * record
+
+
+@cache
+def autoencoder(shape: str, resolution: int) -> tuple[int, int]:
+    """FLOPs of encoding one image and of decoding it, for a VAE's shape as canonical JSON."""
+    with FakeTensorMode():
+        model = vae.build(json.loads(shape))
+        image = torch.zeros(1, 3, resolution, resolution)
+        latent = model.encode(image).latent_dist.mean
+        return (
+            flops(lambda: model.encode(image).latent_dist.mean).total(),
+            flops(lambda: model.decode(latent).sample).total(),
+        )
+
+
+@cache
+def inception() -> int:
+    """FLOPs of Inception-v3 for one image."""
+    from torchvision.models import inception_v3
+
+    with FakeTensorMode():
+        model = inception_v3(weights=None, init_weights=False).eval()
+        return flops(lambda: model(torch.zeros(1, 3, INCEPTION_SIZE, INCEPTION_SIZE))).total()
+
+
+class Costs:
+    """The costs of jobs under one configuration.
+
+    Args:
+        config: as :func:`diffit.config.validation.validate` completed it.
+        results: the results folder, where finished downloads and checkpoints stand.
+        gpu: what all of it is computed on.
+        counts: images of data sets whose size nothing else tells.
+    """
+
+    def __init__(self, config: dict, results: Path, gpu: Gpu, counts: dict[str, int]):
+        self.config, self.results, self.gpu, self.counts = config, results, gpu, counts
+        for name in counts:
+            self._dataset(name)
+        self.unknown: set[str] = set()  # data sets of which nobody knows how many images they have
+        self.models = {
+            "shard": self.shard,
+            "train_vae": self.train_vae,
+            "encode": self.encode,
+            "train": self.train,
+            "sample": self.sample,
+            "measure": self.measure,
+        }
+
+    def of(self, rule: str, jobs: list[Job]) -> list[Cost]:
+        """What jobs of one rule cost, in parts to be added up; none where no model stands for the rule."""
+        return self.models[rule]([job.wildcards for job in jobs]) if rule in self.models else []
+
+    def count(self, dataset: str) -> float:
+        """Images of a data set: as its download listed them, as its source is published, or as the user says."""
+        archive = self.results / "archives" / dataset / "archive.json"
+        listed = files.read_json(archive, "delete it").get("count") if archive.exists() else None
+        known = listed or SOURCES[self._dataset(dataset)["source"]].images or self.counts.get(dataset)
+        if known is None:
+            self.unknown.add(dataset)
+        return known or math.nan
+
+    def shard(self, jobs: list[dict]) -> list[Cost]:
+        costs = []
+        for job in jobs:
+            images = self._data_images(job["dataset"], job)
+            png = PNG_BYTES_A_PIXEL * self._dataset(job["dataset"])["resolution"] ** 2
+            costs.append(Cost(images, 0, tar_bytes(images, png, 1)))
+        return costs
+
+    def train_vae(self, jobs: list[dict]) -> list[Cost]:
+        costs = []
+        for job in jobs:
+            described = self.config["vaes"][job["vae"]]
+            images = described["steps"] * described["batch"]
+            work = 3 * images * sum(self._autoencoder(job["vae"], described["dataset"]))
+            hours = self.gpu.hours(work, "float32", self.gpu.training)
+            costs.append(Cost(images, hours, self._decoded_bytes(described["dataset"])))
+        return costs
+
+    def encode(self, jobs: list[dict]) -> list[Cost]:
+        """The image and its mirror image: float16 [2, 2, C, h, w]."""
+        costs = []
+        for job in jobs:
+            images = self._data_images(job["dataset"], job)
+            encoding, _ = self._autoencoder(job["vae"], job["dataset"])
+            side = self._dataset(job["dataset"])["resolution"] // factor_of(self._shape(job["vae"]))
+            array = NPY_HEADER + 2 * 2 * self._shape(job["vae"])["latent_channels"] * side**2 * 2
+            costs.append(Cost(images, self._inference(2 * images * encoding), tar_bytes(images, array, 1)))
+        return costs
+
+    def train(self, jobs: list[dict]) -> list[Cost]:
+        """Each run once, from its newest checkpoint to the last milestone asked for; backward is twice forward."""
+        targets: dict[str, int] = {}
+        for job in jobs:
+            targets[job["run"]] = max(int(job["kimg"]), targets.get(job["run"], 0))
+        costs = []
+        for name, kimg in targets.items():
+            run, checkpoints = (
+                self.config["runs"][name],
+                Checkpoints(self.results / "runs" / name / "state"),
+            )
+            training = run["training"]
+            whole = math.ceil(kimg * 1000 / training["batch"]) * training["batch"]
+            images = max(0, whole - checkpoints.images())
+            forward = size(self.net(run)).flops
+            hours = self.gpu.hours(3 * forward * images, training["precision"], self.gpu.training)
+            costs.append(Cost(images, hours, self._run_bytes(name, kimg)))
+        images_of = {self.config["runs"][name]["dataset"] for name in targets if not self.config["runs"][name]["vae"]}
+        return costs + [Cost(bytes=self._decoded_bytes(dataset)) for dataset in images_of]
+
+    def sample(self, jobs: list[dict]) -> list[Cost]:
+        costs = []
+        for job in jobs:
+            run, sampler = self.config["runs"][job["run"]], self.config["samplers"][job["sampler"]]
+            images, side = self._sampled(sampler, job), self._dataset(run["dataset"])["resolution"]
+            forward = size(self.net(run)).flops
+            decoding = self._autoencoder(run["vae"], run["dataset"])[1] if run["vae"] else 0
+            precision = sampler.get("precision", "float32")
+            hours = self._inference(images * samplers.passes(run["process"], sampler) * forward, precision)
+            # A VAE decodes in float32, and with TF32 where the sampler allows that.
+            hours += self._inference(images * decoding, "tf32" if precision == "tf32" else "float32")
+            costs.append(Cost(images, hours, tar_bytes(images, NPY_HEADER + 3 * side**2, 1)))
+        return costs
+
+    def measure(self, jobs: list[dict]) -> list[Cost]:
+        """What a protocol takes of an image in float32, with a label of 8 bytes each."""
+        costs = []
+        for job in jobs:
+            kind, *names = job["images"].split("/")
+            sampled = kind == "samples"
+            sampler = self.config["samplers"][names[-1]] if sampled else None
+            images = self._sampled(sampler, job) if sampled else self._data_images(names[0], job)
+            protocol = PROTOCOLS[job["protocol"]]
+            floats = sum(ARRAYS[name] for name in {"features", *(m.takes for m in metrics_of(protocol.name))})
+            costs.append(Cost(images, self._inference(images * inception()), images * (floats * 4 + 8)))
+        return costs
+
+    def _inference(self, work: float, precision: str = "float32") -> float:
+        return self.gpu.hours(work, precision, self.gpu.inference)
+
+    def _dataset(self, name: str) -> dict:
+        return lookup(self.config["datasets"], "data set", name)
+
+    def _data_images(self, dataset: str, job: dict) -> float:
+        count = self.count(dataset)
+        return count if math.isnan(count) else len(shard_range(int(job["shard"]), int(job["shards"]), count))
+
+    def _sampled(self, sampler: dict, job: dict) -> int:
+        first, count, block = sampler["first_seed"], sampler["images"] * sampler["sets"], sampler["block"]
+        blocks = shard_of_blocks(first, count, block, int(job["shard"]), int(job["shards"]))
+        return min(blocks.stop * block, first + count) - max(blocks.start * block, first)
+
+    def _shape(self, name: str) -> dict:
+        return expected_shape(self.config["vaes"][name])
+
+    def _autoencoder(self, name: str, dataset: str) -> tuple[int, int]:
+        return autoencoder(files.canonical(self._shape(name)), self._dataset(dataset)["resolution"])
+
+    def net(self, run: dict) -> dict:
+        """The network of a run as its training will build it."""
+        return expected_network(self.config, run)
+
+    def _run_bytes(self, name: str, kimg: int) -> float:
+        """Checkpoints (weights, their average, two moments), the one being written too, and milestones, in float32."""
+        run, folder = self.config["runs"][name], self.results / "runs" / name / "state"
+        weights = 4 * size(self.net(run)).parameters
+        checkpoints = KEEP + 1 - len(list(folder.glob("checkpoint-*.pt")))
+        milestones = {0, kimg, *(milestone for milestone in run["milestones"] if milestone < kimg)}
+        written = sum((folder / "milestones" / str(milestone)).exists() for milestone in milestones)
+        return checkpoints * 4 * weights + (len(milestones) - written) * weights
+
+    def _decoded_bytes(self, dataset: str) -> float:
+        """The cache that training on images maps into memory: uint8 [N, 3, H, W] and labels of 8 bytes."""
+        if (self.results / "data" / dataset / "decoded.safetensors").exists():
+            return 0
+        return self.count(dataset) * (3 * self._dataset(dataset)["resolution"] ** 2 + 8)

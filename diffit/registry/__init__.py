@@ -1,0 +1,45 @@
+"""What can be added to the project: registries of named entries, and the settings that an entry takes."""
+
+from diffit.registry.entries import Registry
+from diffit.registry.settings import (
+    BOOLEAN,
+    COUNT,
+    COUNTS,
+    FRACTION,
+    MD5,
+    NATURAL,
+    NUMBER,
+    POSITIVE,
+    SHA1,
+    SHA256,
+    TEXT,
+    by_kind,
+    constant,
+    default,
+    nullable,
+    object_schema,
+    one_of,
+    optional,
+)
+
+__all__ = [
+    "BOOLEAN",
+    "COUNT",
+    "COUNTS",
+    "FRACTION",
+    "MD5",
+    "NATURAL",
+    "NUMBER",
+    "POSITIVE",
+    "SHA1",
+    "SHA256",
+    "TEXT",
+    "Registry",
+    "by_kind",
+    "constant",
+    "default",
+    "nullable",
+    "object_schema",
+    "one_of",
+    "optional",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Comparing generated with real images: protocols, features, metrics."""

@@ -1,0 +1,1 @@
+"""Files on disk: atomic writes, checksums, numbered tars, fingerprints of source code."""

@@ -1,0 +1,1 @@
+"""Training a run: loader, trainer, averages, checkpoints, logs, ranks."""

@@ -1,0 +1,123 @@
+"""Training images: decoded once into a memory-mapped array, visited in a global shuffle, with every draw they need."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from diffit.cli import progress
+from diffit.numerics import rng
+from diffit.store import files, tars
+from diffit.training.ranks import STOP_SIGNALS
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], dict[str, np.ndarray]]
+
+
+def decoded(folder: Path) -> tuple[Tensor, Tensor]:
+    """All images of a data set as a memory map: uint8 [N, 3, H, W], and their labels: int64 [N].
+
+    The first call decodes the tars, verified, into ``folder/decoded.safetensors``; later ones check its hash and map
+    it, so that all ranks of a node share one copy in the page cache.
+    """
+    manifest = tars.read_manifest(folder)
+    path = folder / "decoded.safetensors"
+    if not _is_current(path, manifest["content_sha256"]):
+        _decode(folder, manifest, path)
+    with safe_open(path, "pt") as file:
+        return file.get_tensor("images"), file.get_tensor("labels")
+
+
+def _is_current(path: Path, content_sha256: str) -> bool:
+    try:
+        return files.verify(path)["content_sha256"] == content_sha256
+    except files.UserError:
+        return False  # a cache: what is missing, stale or damaged is made again
+
+
+def _decode(folder: Path, manifest: dict, path: Path) -> None:
+    count, size = manifest["count"], manifest["resolution"]
+    images = np.empty((count, 3, size, size), np.uint8)
+    labels = np.zeros(count, np.int64)
+    samples = progress(tars.read_images(folder), total=count, desc=f"decode {folder.name}", unit="img")
+    for index, (_key, image, label) in enumerate(samples):
+        images[index], labels[index] = image.transpose(2, 0, 1), label
+    with files.atomic(path) as temporary:
+        temporary.write_bytes(save({"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}))
+    files.seal(path, content_sha256=manifest["content_sha256"])
+
+
+class Shuffle:
+    """Which image of a data set the ``i``-th of a run is: each epoch is a permutation, drawn when it begins."""
+
+    def __init__(self, seed: int, count: int):
+        self.seed, self.count = seed, count
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, number: int) -> int:
+        epoch, position = divmod(number, self.count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, rng.epoch_order(self.seed, epoch, self.count)
+        return int(self._order[position])
+
+
+class TrainingImages(Dataset):
+    """Image number ``i`` of a run, counted over all epochs: which picture it is and what is drawn for it depend on
+    ``(seed, i)`` alone.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: int64 [N].
+        draw: what the process draws for one image, given its generator and its shape.
+        seed: the run's seed.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, draw: Draw, seed: int):
+        self.images, self.labels, self.draw, self.seed = images, labels, draw, seed
+        self.shape = tuple(images.shape[1:])
+        self._order = Shuffle(seed, len(images))
+
+    def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
+        """A batch: ``images`` uint8 [B, C, H, W], ``labels`` int64 [B], and each draw stacked to [B, …]."""
+        indices = torch.from_numpy(np.array([self._order[number] for number in numbers]))
+        drawn = [self.draw(rng.training(self.seed, number), self.shape) for number in numbers]
+        batch = {name: torch.from_numpy(np.stack([draw[name] for draw in drawn])) for name in drawn[0]}
+        return {"images": self.images.index_select(0, indices), "labels": self.labels.index_select(0, indices), **batch}
+
+
+def microbatches(start: int, stop: int, batch: int, microbatch: int, rank: int, world: int) -> Iterator[list[int]]:
+    """The numbers of the images that one rank takes at a time, from step ``start`` to ``stop`` (excluded).
+
+    Step s covers images s·batch to (s+1)·batch on however many ranks; ``batch`` is a multiple of world·microbatch.
+    """
+    for step in range(start, stop):
+        for first in range(step * batch + rank * microbatch, (step + 1) * batch, world * microbatch):
+            yield list(range(first, first + microbatch))
+
+
+def load(dataset: Dataset, batches: Iterator[list[int]], workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
+    """Batches in order, prepared by ``workers`` processes (0: by this one)."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_parent,
+    )
+    return iter(loader)
+
+
+def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    # A signal to the whole process group must not kill the workers: the step that saves the state needs its batch.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,220 @@
+"""The training loop of one rank.
+
+Whatever a step needs is a pure function of the run's seed and of the number of images seen, so a run that was killed
+and started again ends with the same weights as one that never was.
+"""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from diffit import process
+from diffit.cli import UserError
+from diffit.nets import build
+from diffit.numerics import rng
+from diffit.numerics.arithmetic import autocast
+from diffit.numerics.pixels import to_network_range
+from diffit.runs import checkpoints, run_lock
+from diffit.runs.metrics_log import Report
+from diffit.store.fingerprint import commit
+from diffit.training import image_loader, latent_loader, ranks
+from diffit.training.ema import EMA
+from diffit.training.ranks import Rank
+from diffit.training.task import Machine, Task, microbatch_size, milestone_folder, steps
+from diffit.weights import milestone
+
+log = logging.getLogger("diffit")
+
+
+def train(task: Task, rank: Rank) -> int | None:
+    """Train a task's run as one rank of several; returns the signal that ended it before the milestone."""
+    return Trainer(rank, task.identity, task.state, task.machine).run(task.data, task.kimg, task.milestones)
+
+
+class Trainer:
+    """One rank's part in training a run: restored from the newest checkpoint, carried on to ``target`` kimg.
+
+    Args:
+        rank: this process among the run's ranks.
+        run_identity: what the run is, see :func:`identity`.
+        folder: the run's state folder.
+        machine: how it is carried out here.
+    """
+
+    def __init__(self, rank: Rank, run_identity: dict, folder: Path, machine: Machine):
+        self.rank, self.identity, self.folder, self.machine = rank, run_identity, folder, machine
+        self.settings, self.seed = run_identity["training"], run_identity["seed"]
+        self.batch = self.settings["batch"]
+        self.microbatch = microbatch_size(self.batch, rank.world, machine.microbatch)
+
+        torch.manual_seed(self.seed)
+        self.process = process.build(run_identity["process"])
+        self.net = build(run_identity["net"]).to(rank.device)
+        self.net.checkpoint_blocks = machine.gradient_checkpointing
+        self.ema = EMA(self.net, self.settings["ema_halflife_kimg"] * 1000, self.settings["ema_rampup"])
+        self.optimizer = _optimizer(self.net, self.settings)
+        self.checkpoints = checkpoints.Checkpoints(folder)
+        self.images = self._restore()
+        denoiser = self.process.denoiser(_compiled(self.net) if machine.compile else self.net)
+        self.model = DistributedDataParallel(denoiser, broadcast_buffers=False) if rank.world > 1 else denoiser
+
+    def run(self, data: Path, target: int, kimgs: list[int]) -> int | None:
+        """Train on the data set in ``data`` until ``target`` kimg, writing each milestone of ``kimgs`` on the way.
+
+        Returns the signal that ended it before, state saved, at the first step boundary after it reached any rank.
+        Raises :class:`UserError` when loss or gradient stop being finite, or when the run's lock is lost.
+        """
+        first, last = self.images // self.batch, steps(target, self.batch)
+        images = self._training_set(data)
+        batches = self._batches(images, first, last)
+        stop = ranks.StopSignal()
+        self._publish(kimgs)
+        saved_at = time.monotonic()
+        with closing(Report(self.rank.is_first, self.folder, self.images, last * self.batch)) as report:
+            for step in range(first, last):
+                loss, norm = self._accumulate(batches, step)
+                due = time.monotonic() - saved_at > self.machine.checkpoint_minutes * 60
+                stopping, saving = self.rank.sum(stop.number or 0, self.rank.is_first and due)
+                self._update()
+                loss = self.process.loss_per_value(loss, images.shape)
+                report.step(step, self.images, loss, norm, self.optimizer.param_groups[0]["lr"])
+                self._publish(kimgs)
+                if stopping or saving or step + 1 == last:
+                    self._save()
+                    saved_at = time.monotonic()
+                if stopping and step + 1 < last:
+                    log.info("stopped after %d images, state saved; the same command goes on from here", self.images)
+                    return stop.number or signal.SIGTERM
+        return None
+
+    def _accumulate(self, batches: Iterator[dict[str, Tensor]], step: int) -> tuple[float, float]:
+        """The gradient of a whole batch, over microbatches and ranks; returns its mean loss and the gradient's norm.
+
+        A step that is not finite ends here, before it touches weights, EMA or checkpoints.
+        """
+        torch.manual_seed(_dropout_seed(self.seed, step, self.rank.index))
+        loss = torch.zeros((), device=self.rank.device)
+        parts = self.batch // (self.rank.world * self.microbatch)
+        for part in range(parts):
+            drawn = {name: value.to(self.rank.device, non_blocking=True) for name, value in next(batches).items()}
+            gathers = self.rank.world == 1 or part + 1 == parts
+            with nullcontext() if gathers else self.model.no_sync():
+                loss += self._backward(drawn)
+        norm = float(nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None]))
+        (total,) = self.rank.sum(loss.item())
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            raise UserError(
+                f"loss {total} or gradient norm {norm} is not finite in step {step} of {self.folder.parent}, after "
+                f"{self.images} images; weights, EMA and checkpoints are from before it: lower the learning rate or "
+                "check the data"
+            )
+        return total, norm
+
+    def _backward(self, drawn: dict[str, Tensor]) -> Tensor:
+        """Add a microbatch's share of the gradient of the batch's mean loss; return its share of the loss."""
+        images = to_network_range(drawn.pop("images"))  # [B, C, H, W]
+        with autocast(self.settings["precision"], self.rank.device.type):
+            loss = self.process.losses(self.model, images, drawn).sum() / self.batch
+        (loss * self.rank.world).backward()  # DDP averages over ranks what must be summed
+        return loss.detach()
+
+    def _update(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = _learning_rate(self.settings, self.images)
+        if self.settings.get("clip_norm"):
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.settings["clip_norm"])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.images += self.batch
+        self.ema.update(self.net, self.images, self.batch)
+
+    def _training_set(self, data: Path) -> image_loader.TrainingImages | latent_loader.TrainingLatents:
+        """The images or latents in ``data``, mapped into memory; the other ranks wait until the first has them.
+
+        With ``stage_to``, latents are first copied to a disk of each node, by one of its ranks.
+        """
+        if "vae" in self.identity and self.machine.stage_to:
+            if self.rank.is_first_here:
+                latent_loader.stage(data, self.machine.stage_to)
+            self.rank.barrier()
+            data = self.machine.stage_to
+        if self.rank.is_first:
+            opened = self._open(data)
+        self.rank.barrier()
+        return opened if self.rank.is_first else self._open(data)
+
+    def _open(self, data: Path) -> image_loader.TrainingImages | latent_loader.TrainingLatents:
+        if "vae" in self.identity:
+            mapped = latent_loader.LatentTars(data, verify=self.rank.is_first)
+            return latent_loader.TrainingLatents(mapped, self.process.draw, self.seed, self.process.xflip)
+        return image_loader.TrainingImages(*image_loader.decoded(data), self.process.draw, self.seed)
+
+    def _batches(
+        self, images: image_loader.TrainingImages | latent_loader.TrainingLatents, first: int, last: int
+    ) -> Iterator[dict[str, Tensor]]:
+        rank = self.rank
+        numbers = image_loader.microbatches(first, last, self.batch, self.microbatch, rank.index, rank.world)
+        return image_loader.load(images, numbers, self.machine.workers, pin=rank.device.type == "cuda")
+
+    def _publish(self, kimgs: list[int]) -> None:
+        """Write the milestones that the images seen so far have just reached."""
+        for kimg in kimgs:
+            folder = milestone_folder(self.folder, kimg)
+            if (
+                self.rank.is_first
+                and steps(kimg, self.batch) * self.batch == self.images
+                and not milestone.exists(folder)
+            ):
+                run_lock.check(self.folder / "lock")
+                made_by = {"ranks": self.rank.world, "commit": commit()}
+                facts = {**self.identity, "kimg": kimg, "images_trained": self.images, **made_by}
+                milestone.write(folder, self.ema.net, facts)
+                log.info("milestone: %d kimg", kimg)
+
+    def _save(self) -> None:
+        if self.rank.is_first:
+            run_lock.check(self.folder / "lock")
+            weights = {"net": self.net.state_dict(), "ema": self.ema.net.state_dict()}
+            content = {"images": self.images, **weights, "optimizer": self.optimizer.state_dict()}
+            self.checkpoints.save(self.images, content)
+        self.rank.barrier()
+
+    def _restore(self) -> int:
+        """Take over the newest intact checkpoint; returns the images that it had seen, 0 where there is none."""
+        content = self.checkpoints.load()
+        if content is None:
+            return 0
+        self.net.load_state_dict(content["net"])
+        self.ema.net.load_state_dict(content["ema"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        return content["images"]
+
+
+def _optimizer(net: nn.Module, training: dict) -> torch.optim.Optimizer:
+    # Fused: one kernel for all parameters, the same update (see `make bench`).
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training["optimizer"]]
+    options = {"betas": tuple(training["betas"]), "weight_decay": training["weight_decay"], "fused": True}
+    return kind(net.parameters(), lr=training["learning_rate"], **options)
+
+
+def _learning_rate(training: dict, images: int) -> float:
+    """Linear warm-up from 0 (EDM's training code), then constant; constant at once where there is no warm-up."""
+    warmup = training["warmup_kimg"] * 1000
+    return training["learning_rate"] * (min(1.0, images / warmup) if warmup else 1.0)
+
+
+def _dropout_seed(seed: int, step: int, rank: int) -> int:
+    return int(rng.dropout(seed, step, rank).integers(2**63))
+
+
+def _compiled(net: nn.Module) -> nn.Module:
+    torch._dynamo.config.suppress_errors = True  # without a compiler: one warning, then eager
+    return torch.compile(net)

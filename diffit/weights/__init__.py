@@ -1,0 +1,1 @@
+"""Weights on disk: milestones of runs, VAEs, published weights."""

@@ -1,0 +1,266 @@
+"""The latent network is the released one, and whoever samples from it or loads its weights is kept from mistakes."""
+
+import dataclasses
+
+import pytest
+import torch
+from helpers.goldens import GOLDENS, released
+
+from diffit.cli import UserError
+from diffit.nets.latent import FinalLayer, LatentConfig, LatentDiffiT, load_released, position_table
+from diffit.nets.layers import TMSA, constant_weights, relative_position_index
+from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
+
+TINY = LatentConfig(
+    input_size=8, channels=4, patch_size=2, hidden_size=16, depth=2, num_heads=2, mlp_ratio=2, num_classes=5
+)
+IMAGENET256 = LatentConfig(
+    input_size=32, channels=4, patch_size=2, hidden_size=1152, depth=28, num_heads=16, mlp_ratio=4, num_classes=1000
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def randomized(net, std=0.1):
+    """The network with every parameter drawn anew, so that none hides behind a zero."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(0, std)
+    return net
+
+
+def inputs(batch=2):
+    return torch.randn(batch, 4, 8, 8), torch.randint(1000, (batch,)), torch.randint(5, (batch,))
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """A list that grows with each position bias that is built from its table."""
+    built, build = [], TMSA.position_bias
+    monkeypatch.setattr(TMSA, "position_bias", lambda self: built.append(self) or build(self))
+    return built
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_released_weights_load_and_give_the_released_networks_output(golden, name):
+    g = golden(name)
+    net = LatentDiffiT(GOLDENS[name])
+    load_released(net, released(g))
+    with torch.no_grad():
+        out = net(g["x"], g["t"], g["y"])
+    assert (out - g["out"]).abs().max() < 1e-5 * g["out"].abs().max()
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_position_table_is_the_released_one_to_the_bit(golden, name):
+    config = GOLDENS[name]
+    assert torch.equal(position_table(config.grid, config.hidden_size), golden(name)["state.pos_embed"])
+
+
+@pytest.mark.parametrize(("input_size", "count"), [(32, 561_330_144), (64, 563_562_464)], ids=["256", "512"])
+def test_the_imagenet_networks_have_the_papers_parameter_count(input_size, count):
+    with torch.device("meta"):
+        net = LatentDiffiT(dataclasses.replace(IMAGENET256, input_size=input_size))
+    assert sum(parameter.numel() for parameter in net.parameters()) + net.pos_embed.numel() == count
+
+
+def test_an_untrained_network_answers_with_zeros_and_can_learn():
+    net = LatentDiffiT(TINY)
+    out = net(*inputs())
+    assert torch.equal(out, torch.zeros(2, 8, 8, 8))
+    (out - 1).square().mean().backward()
+    assert net.final_layer.linear.weight.grad.abs().max() > 0
+
+
+def test_the_patch_embedding_starts_as_the_linear_map_that_it_is():
+    weight = LatentDiffiT(dataclasses.replace(TINY, hidden_size=64)).x_embedder.proj.weight
+    bound = (6 / (4 * 2 * 2 + 64)) ** 0.5  # Glorot's, with a patch's 16 values going in
+    assert 0.95 * bound < weight.abs().max() <= bound
+
+
+def test_a_token_becomes_the_patch_at_its_place():
+    layer = FinalLayer(16, channels=3, patch=2)
+    tokens = torch.randn(1, 16, 16)
+    changed = tokens.clone()
+    changed[0, 6] = torch.randn(16)  # row 1, column 2 of the 4 × 4 grid
+    difference = (layer(tokens, grid=4) - layer(changed, grid=4)).abs()[0]
+    assert (difference[:, 2:4, 4:6] > 0).all()
+    difference[:, 2:4, 4:6] = 0
+    assert difference.max() == 0
+
+
+@pytest.mark.parametrize("which", ["timestep", "label"])
+def test_an_image_listens_to_its_own_timestep_and_label(which):
+    net = randomized(LatentDiffiT(TINY))
+    x, t, labels = inputs(3)
+    other_t, other_labels = t.clone(), labels.clone()
+    if which == "timestep":
+        other_t[1] = (t[1] + 500) % 1000
+    else:
+        other_labels[1] = TINY.num_classes  # no label
+    difference = (net(x, t, labels) - net(x, other_t, other_labels)).abs().amax(dim=(1, 2, 3))
+    assert difference[1] > 1e-4
+    assert torch.equal(difference[[0, 2]], torch.zeros(2))
+
+
+def test_an_unconditional_network_has_the_vector_of_no_label_alone():
+    net = LatentDiffiT(dataclasses.replace(TINY, num_classes=0))
+    assert net.y_embedder.embedding_table.weight.shape == (1, 16)
+    assert net(*inputs()[:2], torch.zeros(2, dtype=torch.int64)).shape == (2, 8, 8, 8)
+
+
+def test_checkpointing_changes_no_gradient():
+    net, gradients, batch = randomized(LatentDiffiT(TINY)), [], inputs()
+    for net.checkpoint_blocks in (False, True):
+        net.zero_grad()
+        net(*batch).square().mean().backward()
+        gradients.append([parameter.grad.clone() for parameter in net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_the_network_runs_under_bfloat16_autocast_with_position_biases_of_that_precision():
+    net, batch = randomized(LatentDiffiT(TINY)), inputs()
+    full = net(*batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = net(*batch)
+        with constant_weights(net), torch.no_grad():
+            assert net.blocks[0].attn.position_bias().dtype == torch.bfloat16
+            constant = net(*batch)
+    for out in (reduced, constant):
+        assert torch.allclose(out.float(), full, atol=0.05 * full.abs().max().item())
+
+
+@torch.no_grad()
+def test_within_constant_weights_each_position_bias_is_built_once_and_the_output_stays(builds):
+    net, batch = randomized(LatentDiffiT(TINY), std=0.3), inputs()
+    outside = net(*batch)
+    builds.clear()
+    with constant_weights(net):
+        inside = [net(*batch) for _ in range(3)]
+    assert builds == [block.attn for block in net.blocks]
+    assert all(torch.equal(out, outside) for out in inside)
+
+
+@torch.no_grad()
+def test_constant_weights_serve_the_windows_of_the_image_space_network_as_well(builds):
+    net = randomized(
+        UShapedDiffiT(
+            UShapedConfig(
+                resolution=8, channels=3, width=16, multipliers=(1, 2), blocks=1, window=4, head_dim=8, mlp_ratio=2,
+                time_dim=24, groups=4, dropout=0.0, augment_labels=0,
+            )
+        )
+    )  # fmt: skip
+    x, noise = torch.randn(2, 3, 8, 8), torch.randn(2)
+    outside = net(x, noise)
+    builds.clear()
+    with constant_weights(net):
+        assert torch.equal(net(x, noise), outside)
+        net(x, noise)
+    assert len(builds) == 3
+
+
+@pytest.mark.parametrize("change", ["load", "step", "fused step"])
+def test_no_position_bias_is_stale_after_the_weights_changed(change):
+    net, batch = randomized(LatentDiffiT(TINY), std=0.3), inputs()
+
+    def change_weights():
+        if change == "load":
+            net.load_state_dict(randomized(LatentDiffiT(TINY), std=0.3).state_dict())
+        else:
+            net(*batch).square().mean().backward()
+            torch.optim.AdamW(net.parameters(), lr=0.1, fused=change == "fused step").step()
+
+    def biases():
+        return [block.attn.position_bias().clone() for block in net.blocks]
+
+    def fresh():
+        tables = [block.attn.relative_position_bias_table for block in net.blocks]
+        return [table[relative_position_index((4, 4))].permute(2, 0, 1) for table in tables]
+
+    def same(ours, theirs):
+        return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+    with constant_weights(net):
+        before = biases()
+    change_weights()
+    assert same(biases(), fresh())
+    with constant_weights(net):
+        assert same(biases(), fresh())
+        assert not same(biases(), before)
+    with pytest.raises(AssertionError, match="weights changed"), constant_weights(net):
+        change_weights()
+    assert same(biases(), fresh())
+
+
+def test_a_failure_within_constant_weights_is_passed_on_and_leaves_nothing_behind():
+    net, batch = randomized(LatentDiffiT(TINY)), inputs()
+    with pytest.raises(KeyError), constant_weights(net):
+        raise KeyError
+    net(*batch).square().mean().backward()
+    assert net.blocks[0].attn.relative_position_bias_table.grad.abs().max() > 0
+
+
+def test_the_loader_leaves_the_index_of_the_position_bias_aside():
+    net, source = LatentDiffiT(TINY), randomized(LatentDiffiT(TINY))
+    state = source.state_dict()
+    load_released(net, {**state, "blocks.0.attn.relative_position_index": torch.zeros(1)})
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def damaged(state, how):
+    if how == "missing":
+        del state["blocks.1.attn.qkv_temb.bias"]
+    elif how == "unexpected":
+        state["blocks.2.mlp.fc1.bias"] = torch.zeros(32)
+    elif how == "shape":
+        state["y_embedder.embedding_table.weight"] = torch.zeros(11, 16)
+    elif how == "dtype":
+        state["final_layer.linear.bias"] = state["final_layer.linear.bias"].half()
+    return state
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", r"\(missing: blocks.1.attn.qkv_temb.bias\)"),
+        ("unexpected", r"\(unexpected: blocks.2.mlp.fc1.bias\)"),
+        ("shape", r"y_embedder.embedding_table.weight is float32 \[11, 16\] and should be float32 \[6, 16\]"),
+        ("dtype", r"final_layer.linear.bias is float16 \[32\] and should be float32 \[32\]"),
+    ],
+)
+def test_weights_that_differ_are_refused_with_what_differs_and_nothing_is_loaded(how, said):
+    net = LatentDiffiT(TINY)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(UserError, match=said):
+        load_released(net, damaged(randomized(LatentDiffiT(TINY)).state_dict(), how))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_weights_of_the_other_resolution_are_refused_and_so_is_a_part_of_the_weights():
+    with torch.device("meta"):
+        net, other = (LatentDiffiT(dataclasses.replace(IMAGENET256, input_size=size)) for size in (32, 64))
+    with pytest.raises(UserError, match=r"pos_embed is float32 \[1, 1024, 1152\] and should .* and 26 more\)"):
+        load_released(net, other.state_dict())
+    with pytest.raises(UserError, match=r"missing: pos_embed, .* and \d+ more\)"):
+        load_released(net, {})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"patch_size": 3},
+        {"num_heads": 3},
+        {"hidden_size": 18},
+        {"depth": 0},
+        {"mlp_ratio": 0},
+        {"num_classes": -1},
+        {"input_size": 0},
+    ],
+)
+def test_values_that_do_not_go_together_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        dataclasses.replace(TINY, **wrong)

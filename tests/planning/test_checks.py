@@ -1,0 +1,233 @@
+"""Pre-flight: each thing that can be wrong with a cluster, a disk or a source is found and named with its way out."""
+
+import math
+
+import pytest
+
+from diffit.planning import preflight
+from diffit.planning.checks import cluster, downloads, slurm_site
+from diffit.planning.checks.result import ok, summary, warning, wrong
+from diffit.planning.checks.slurm_site import Association, Node, Request, Site, gpus_of, minutes, requests
+from diffit.planning.dry_run import Job
+from diffit.slurm.commands import SlurmError
+
+LOW = {
+    "PartitionName": "low", "AllowGroups": "ALL", "AllowAccounts": "ALL", "Default": "YES", "DefaultTime": "NONE",
+    "GraceTime": "5", "MaxTime": "04:00:00", "PreemptMode": "REQUEUE", "State": "UP",
+}  # fmt: skip
+
+
+def site(accounting=True, settings=None, groups=("users",), **partition: str) -> Site:
+    described = {"PreemptType": "preempt/partition_prio", "AccountingStorageTRES": "cpu,gres/gpu", "JobRequeue": "1"}
+    nodes = [Node(f"n{k}", "low", k < 3, {"a100": 8} if k else {}) for k in range(4)]  # n0 has no GPUs, n3 is down
+    mine = [Association("lab", "", "lab"), Association("guests", "high", "lab")]
+    partitions = {"low": {**LOW, **partition}, "high": {**LOW, "PartitionName": "high", "Default": "NO"}}
+    return Site({**described, **(settings or {})}, partitions, nodes, mine if accounting else None, "me", list(groups))
+
+
+def request(**changes) -> Request:
+    given = {"partition": "low", "account": "lab", "nodes": 1, "gpus": 1, "gpu_type": "", "minutes": 60}
+    return Request(**{**given, **changes})
+
+
+def levels(findings) -> list[str]:
+    return [finding.level for finding in findings]
+
+
+# -------------------------------------------------------------------------------------------- what is asked for
+
+
+def test_requests_are_those_of_the_plugin_and_of_the_training():
+    common = {"slurm_partition": "low", "slurm_account": "lab", "mem_mb": 1000}
+    train = {
+        "launcher": "slurm", "partition": "high", "account": "lab", "nodes": 2, "gpus": 8, "cpus": 4, "hours": 24,
+        "memory": "100G", "sbatch": "--qos=long constraint='a100&ib' mail_type=END exclusive",
+        "setup": "module load cuda",
+    }  # fmt: skip
+    jobs = [
+        Job("shard", {}, {**common, "runtime": 30}),
+        Job("score", {}, {**common, "runtime": 30}),
+        Job("sample", {}, {**common, "runtime": 60, "gres": "gpu:a100:1"}),
+        Job("measure", {}, {**common, "runtime": 60, "gpu": 2}),
+        Job("train", {"run": "a"}, {**common, **train}),
+        Job("train", {"run": "b"}, {**common, "launcher": "local"}),
+    ]
+    found = requests(jobs)
+    assert list(found.values()) == [["shard", "score"], ["sample"], ["measure"], ["train"]]
+    of_stage, of_sample, of_measure, of_training = found
+    assert of_stage.options() == ["--partition=low", "--account=lab", "--nodes=1", "--time=30", "--mem=1000"]
+    assert "--gres=gpu:a100:1" in of_sample.options() and "--gres=gpu:2" in of_measure.options()
+    assert of_training.options() == [
+        "--partition=high", "--account=lab", "--nodes=2", "--gres=gpu:8", "--time=1440", "--qos=long",
+        "--constraint=a100&ib", "--mail-type=END", "--exclusive", "--ntasks-per-node=8",
+        "--cpus-per-task=4", "--mem=100G",
+    ]  # fmt: skip
+    assert of_training.trains and of_training.setup == "module load cuda"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("gpu:a100:8(S:0-1)", {"a100": 8}),
+        ("gpu:8", {"": 8}),
+        ("gpu", {"": 1}),
+        ("nvme:1,gpu:a100:4(IDX:0,3),gpu:v100:2", {"a100": 4, "v100": 2}),
+        ("(null)", {}),
+        ("", {}),
+    ],
+)
+def test_gpus_are_read_off_generic_resources(text, expected):
+    assert gpus_of(text) == expected
+
+
+def test_time_limits_are_read():
+    assert [minutes(text) for text in ("04:00:00", "1-12:00:30", "UNLIMITED", "NONE")] == [
+        240,
+        2160.5,
+        math.inf,
+        math.inf,
+    ]
+
+
+def test_nodes_that_are_down_or_do_not_answer_are_of_no_use():
+    states = ["idle", "mixed", "idle~", "allocated", "idle*", "down", "drained", "draining", "down*", "fail"]
+    usable = [slurm_site._node(f"n1|low|{state}|gpu:2").usable for state in states]
+    assert usable == [True] * 4 + [False] * 6
+
+
+# --------------------------------------------------------------------------------------------------- the checks
+
+
+def test_a_cluster_that_fits_has_nothing_to_complain_of():
+    here, asked = site(), request(gpus=8, nodes=2)
+    found = cluster.check_accounting(here) + cluster.check_requeue(here)
+    found += cluster.check_partition(here, asked) + cluster.check_account(here, asked)
+    found += cluster.check_gpus(here, asked) + cluster.check_time(here, asked, 1, ["sample"])
+    found += cluster.check_preemption(here, asked)
+    assert set(levels(found)) == {"ok"} and len(found) == 7
+
+
+def test_partitions_that_are_absent_down_or_closed_are_wrong():
+    (found,) = cluster.check_partition(site(), request(partition="lwo"))
+    assert found == wrong(
+        "there is no partition 'lwo'", "correct it in profiles/slurm/config.yaml; there are: low, high"
+    )
+    assert "is DRAIN" in cluster.check_partition(site(State="DRAIN"), request())[0].what
+    for closed in ({"AllowAccounts": "theirs"}, {"DenyAccounts": "x,lab"}, {"AllowGroups": "staff"}):
+        assert levels(cluster.check_partition(site(**closed), request())) == ["wrong"]
+    assert levels(cluster.check_partition(site(AllowGroups="staff,users"), request())) == ["ok"]
+    assert levels(cluster.check_partition(site(Default="NO"), request(partition=""))) == ["wrong"]
+    assert levels(cluster.check_partition(site(), request(partition=""))) == ["ok"]
+
+
+def test_accounts_of_others_or_of_another_partition_are_wrong():
+    (found,) = cluster.check_account(site(), request(account="lba"))
+    assert found.level == "wrong" and "me has no account 'lba'" in found.what and "guests, lab" in found.way_out
+    (found,) = cluster.check_account(site(), request(account="guests"))
+    assert found.level == "wrong" and "partition high only, not in low" in found.what
+    assert "your default one, lab" in cluster.check_account(site(), request(account=""))[0].what
+    assert cluster.check_account(site(accounting=False), request()) == []
+    assert levels(cluster.check_accounting(site(accounting=False))) == ["warning"]
+    assert "counts no GPUs" in cluster.check_accounting(site(settings={"AccountingStorageTRES": "cpu"}))[0].what
+
+
+def test_gpus_that_no_node_has_are_wrong_and_nodes_that_are_down_only_delay():
+    (found,) = cluster.check_gpus(site(), request(gpus=9))
+    assert found.level == "wrong" and "0 of the 4 nodes" in found.what
+    assert "8 a100 GPUs or no GPU" in found.way_out
+    assert levels(cluster.check_gpus(site(), request(gpu_type="h100"))) == ["wrong"]
+    assert levels(cluster.check_gpus(site(), request(gpus=8, nodes=4))) == ["wrong"]
+    assert levels(cluster.check_gpus(site(), request(gpus=8, nodes=3))) == ["warning"]
+    assert levels(cluster.check_gpus(site(), request(gpus=8, gpu_type="a100", nodes=2))) == ["ok"]
+
+
+def test_times_above_the_limit_are_wrong_and_shorter_ones_requeue_a_training_alone():
+    (found,) = cluster.check_time(site(), request(minutes=24 * 60, trains=True), 0, ["train"])
+    assert found.level == "wrong" and "24 h asked for, partition low gives 4 h at most" in found.what
+    (found,) = cluster.check_time(site(), request(minutes=240, trains=True), 40, ["train"])
+    assert found.level == "ok" and "requeued about 9 times" in found.what
+    (found,) = cluster.check_time(site(), request(minutes=60), 1.5, ["sample"])
+    assert found.level == "warning" and "estimated at 1.5 h and its limit is 60 min" in found.what
+    assert levels(cluster.check_time(site(), request(minutes=60), math.nan, ["sample"])) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    "settings, partition, level, words",
+    [
+        ({"PreemptType": "preempt/none"}, {}, "ok", "not preempted"),
+        ({}, {"PreemptMode": "OFF"}, "ok", "not preempted"),
+        ({}, {"PreemptMode": "REQUEUE"}, "ok", "requeued after 5 s"),
+        ({}, {"PreemptMode": "CANCEL"}, "warning", "waits for them forever"),
+        ({}, {"PreemptMode": "GANG,SUSPEND"}, "warning", "suspended"),
+        ({"PreemptType": "preempt/qos"}, {}, "warning", "QOS"),
+    ],
+)
+def test_what_preemption_does_is_said(settings, partition, level, words):
+    (found,) = cluster.check_preemption(site(settings=settings, **partition), request())
+    assert found.level == level and words in found.what
+
+
+def test_a_machine_without_slurm_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (found,) = cluster.check_commands()
+    assert found.level == "wrong" and "no sbatch, srun" in found.what
+    with pytest.raises(SlurmError, match="scontrol"):
+        slurm_site.read()
+
+
+# ------------------------------------------------------------------------------------- packages, disk, supplies
+
+
+def test_packages_that_are_absent_old_or_others_are_named(tmp_path):
+    lock = tmp_path / "requirements.lock"
+    lock.write_text("# a comment\nno-such-package==1.0\nnumpy==0.1\n")
+    assert [(found.level, found.what.split()[0]) for found in preflight.check_packages(lock)] == [
+        ("wrong", "the"),
+        ("warning", "other"),
+    ]
+    assert levels(preflight.check_packages()) == ["ok"]
+
+
+def test_a_disk_that_is_too_small_is_wrong(small_disk):
+    disk = small_disk("1m")
+    assert levels(preflight.check_disk(disk / "results", [1e5, 2e5])) == ["ok"]
+    assert levels(preflight.check_disk(disk / "results", [1e6, 2e5])) == ["wrong"]
+    (found,) = preflight.check_disk(disk / "results", [1e5, math.nan])
+    assert found.level == "warning" and "at least 100 kB" in found.what
+
+
+def test_a_local_disk_is_told_from_a_shared_file_system(tmp_path):
+    (tmp_path / "a b").mkdir()
+    mounts = f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/a\\040b lustre rw 0 0\n"
+    assert levels(preflight.check_file_system(tmp_path / "a b/results", mounts)) == ["ok"]
+    assert levels(preflight.check_file_system(tmp_path / "results", mounts)) == ["warning"]
+
+
+def test_what_is_still_to_be_fetched_is_looked_for(tmp_path):
+    sources = {
+        "here": {"source": "folder", "path": str(tmp_path)},
+        "gone": {"source": "folder", "path": str(tmp_path / "gone")},
+        "digits": {"source": "digits", "path": None},
+        "nowhere": {"source": "folder", "path": None},
+    }
+    vaes = {"local": {"kind": "published", "path": str(tmp_path), "repository": "a/b", "revision": None}}
+    jobs = [Job("download", {"dataset": name}) for name in sources] + [Job("vae", {"vae": name}) for name in vaes]
+    found = downloads.check([*jobs, Job("shard", {"dataset": "here"})], {"datasets": sources, "vaes": vaes})
+    assert levels(found) == ["ok", "wrong", "ok", "wrong", "ok"]
+    assert "datasets.gone.path" in found[1].way_out
+    assert levels(downloads.check([], {})) == ["ok"]
+
+
+def test_a_hub_out_of_reach_is_said_with_the_key_for_a_local_copy(monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    vae = {"kind": "published", "path": None, "repository": "stabilityai/sd-vae-ft-ema", "revision": None}
+    (found,) = downloads.check([Job("vae", {"vae": "ema"})], {"vaes": {"ema": vae}})
+    assert found.level == "wrong" and "vaes.ema.path" in found.way_out
+
+
+def test_findings_read_as_one_sentence_and_its_way_out():
+    assert str(ok("fine")) == "ok       fine"
+    assert str(wrong("bad", "mend it")) == "wrong    bad\n         → mend it"
+    assert summary([ok("a"), ok("b"), warning("c", "d")]) == "2 ok, 1 to know of, 0 wrong"

@@ -1,0 +1,324 @@
+"""ADM's process: its closed forms, its reference numbers, and the case in which everything is known: Gaussian data."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers.goldens import GOLDENS, released
+from torch import nn
+
+from diffit.nets.latent import LatentDiffiT, load_released
+from diffit.nets.layers import constant_weights
+from diffit.numerics import rng
+from diffit.process.ddpm import (
+    DDPM,
+    AncestralSampler,
+    DDIMSampler,
+    Denoiser,
+    HybridLoss,
+    LinearSchedule,
+    Step,
+    chain,
+    decoder_nll,
+    evenly_spaced,
+    gaussian_kl,
+)
+
+SCHEDULE = LinearSchedule(1000)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def step_of(t, signal=SCHEDULE.signal):
+    return Step(*chain(signal)[:, t].tolist())
+
+
+def constantly(epsilon, fraction):
+    """A denoiser that answers with these values [B, C, H, W] whatever it is asked."""
+    return lambda x, t, *condition: torch.cat([epsilon, fraction], dim=1)
+
+
+class Recorder(nn.Module):
+    """A network that remembers what it was called with and answers with zeros."""
+
+    class config:  # noqa: N801
+        num_classes, channels = 5, 2
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, t, labels):
+        self.x, self.t, self.labels = x, t, labels
+        return torch.zeros_like(x).repeat(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_losses_are_those_of_the_reference(golden, name):
+    g = golden(name)
+    net = LatentDiffiT(GOLDENS[name])
+    load_released(net, released(g))
+    process = DDPM(1000, label_dropout=0.1)
+    drawn = {"timestep": g["t"], "noise": g["loss.noise"], "labels": g["y"], "hidden": torch.zeros(4, dtype=torch.bool)}
+    with torch.no_grad():
+        terms = process.loss.terms(process.denoiser(net), g["loss.x_start"], g["t"], g["loss.noise"], g["y"])
+        losses = process.losses(process.denoiser(net), g["loss.x_start"], drawn)
+    for ours, theirs in zip((*terms, losses), ("mse", "vb", "loss"), strict=True):
+        assert torch.allclose(ours, g[f"loss.{theirs}"], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_ten_ancestral_steps_with_guidance_are_those_of_the_reference(golden, name):
+    g = golden(name)
+    net = LatentDiffiT(GOLDENS[name])
+    load_released(net, released(g))
+    process = DDPM(1000, label_dropout=0.1)
+    kind = "constant" if "constant" in name else "power-cosine"
+    guidance = {"kind": kind, "weight": 4.4, "power": 4, "channels": 3, "tolerance": 0.0}
+    predict = process.guided(process.denoiser(net), g["cfg_y"][:2], {"guidance": guidance})
+    with constant_weights(net):
+        out = process.sampler({"kind": "ddpm", "steps": 10})(predict, g["sample.z"], iter(g["sample.noises"]).__next__)
+    assert evenly_spaced(1000, 10) == g["sample.timesteps"].tolist()
+    assert (out - g["sample.out"]).abs().max() < 1e-5 * g["sample.out"].abs().max()
+
+
+@pytest.mark.parametrize("steps", [2, 10, 50, 250, 1000])
+def test_respaced_timesteps_are_adms(steps):
+    stride, place, theirs = 999 / (steps - 1), 0.0, []
+    for _ in range(steps):
+        theirs.append(round(place))
+        place += stride
+    assert evenly_spaced(1000, steps) == theirs
+
+
+@pytest.mark.parametrize("timesteps", [1000, 100])
+def test_the_schedules_betas_rise_in_a_line_and_add_the_same_noise_in_fewer_steps(timesteps):
+    signal = LinearSchedule(timesteps).signal
+    betas = chain(signal)[5].exp()
+    assert betas[0].item() == pytest.approx(1e-4 * 1000 / timesteps)
+    assert betas[-1].item() == pytest.approx(0.02 * 1000 / timesteps)
+    assert betas.diff().std() < 1e-12
+    assert -math.log(signal[-1]) == pytest.approx(10.05, rel=0.15)
+
+
+def test_a_noisy_latent_has_the_marginal_of_all_steps_up_to_it():
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    mean, variance = 1.0, 0.0
+    for t, beta in enumerate(betas.tolist()):
+        mean, variance = math.sqrt(1 - beta) * mean, (1 - beta) * variance + beta
+        if t in (0, 17, 500, 999):
+            step = step_of(t)
+            assert step.signal == pytest.approx(mean)
+            assert step.noise**2 == pytest.approx(variance)
+    start, noise = torch.randn(2, 3, dtype=torch.float64)
+    assert torch.allclose(step_of(999).start(step_of(999).noisy(start, noise), noise), start, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [1, 17, 500, 999])
+def test_the_posterior_is_that_of_bayes_rule(t):
+    a_before, beta = SCHEDULE.signal[t - 1].item(), step_of(t).log_most
+    beta = math.exp(beta)
+    start, x = 0.7, -1.3
+    # q(x_before | x_0) and, read as a function of x_before, q(x_t | x_before): precisions add up.
+    prior, likelihood = 1 / (1 - a_before), (1 - beta) / beta
+    variance = 1 / (prior + likelihood)
+    mean = variance * (prior * math.sqrt(a_before) * start + likelihood * x / math.sqrt(1 - beta))
+    assert step_of(t).mean(start, x) == pytest.approx(mean, rel=1e-9)
+    assert math.exp(step_of(t).log_least) == pytest.approx(variance, rel=1e-9)
+
+
+def test_the_last_step_back_is_to_the_latent_itself_and_has_the_next_steps_least_variance():
+    assert step_of(0).mean(0.7, -1.3) == pytest.approx(0.7, abs=1e-12)
+    assert step_of(0).log_least == step_of(1).log_least
+
+
+def test_a_respaced_chain_passes_through_the_same_noise_levels():
+    timesteps = evenly_spaced(1000, 50)
+    betas = chain(SCHEDULE.signal[timesteps])[5].exp()
+    assert torch.allclose((1 - betas).cumprod(0), SCHEDULE.signal[timesteps], rtol=1e-12, atol=0)
+
+
+def test_variance_fractions_run_from_the_least_to_the_most():
+    step = step_of(300)
+    logs = step.log_variance(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
+    assert logs.tolist() == pytest.approx([step.log_least, (step.log_least + step.log_most) / 2, step.log_most])
+
+
+def test_divergence_of_normal_distributions_is_torchs():
+    mean, other = torch.randn(2, 50, dtype=torch.float64)
+    log_variance, other_log_variance = torch.randn(2, 50, dtype=torch.float64)
+    p = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    q = torch.distributions.Normal(other, (other_log_variance / 2).exp())
+    expected = torch.distributions.kl_divergence(p, q)
+    assert torch.allclose(gaussian_kl(mean, log_variance, other, other_log_variance), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("std", [0.01, 0.5])
+def test_the_decoder_shares_all_mass_among_256_levels_as_the_normal_distribution_does(std):
+    levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
+    mass = torch.exp(-decoder_nll(levels, torch.tensor(0.3), torch.tensor(2 * math.log(std))))
+    assert mass.sum().item() == pytest.approx(1, abs=1e-9)
+    edges = torch.cat([torch.tensor([-math.inf]), (levels[1:] + levels[:-1]) / 2, torch.tensor([math.inf])])
+    exact = torch.distributions.Normal(0.3, std).cdf(edges.double()).diff()
+    assert (mass - exact).abs().max() < 1e-3
+
+
+def test_a_perfect_prediction_has_no_error_and_at_the_image_the_bound_of_the_decoder():
+    latents, noise = torch.randn(2, 3, 2, 4, 4, dtype=torch.float64).mul(0.4)
+    t = torch.tensor([0, 1, 600])
+    mse, bound = HybridLoss(SCHEDULE).terms(constantly(noise, torch.full_like(noise, -1)), latents, t, noise)
+    assert mse.tolist() == [0, 0, 0]
+    assert bound[1:].tolist() == pytest.approx([0, 0], abs=1e-9)
+    # At t = 0 the mean is the latent, so that in bits the bound is -log2 of the mass within half a bin around it.
+    std = math.exp(step_of(1).log_least / 2)
+    assert bound[0].item() == pytest.approx(-math.log2(math.erf(1 / 255 / std / math.sqrt(2))), rel=1e-2)
+
+
+def test_a_wrong_variance_costs_its_divergence_in_bits():
+    latents, noise = torch.randn(2, 1, 2, 4, 4, dtype=torch.float64)
+    denoiser = constantly(noise, torch.full_like(noise, 1.0))
+    _, bound = HybridLoss(SCHEDULE).terms(denoiser, latents, torch.tensor([5]), noise)
+    log_ratio = step_of(5).log_least - step_of(5).log_most
+    assert bound.item() == pytest.approx((math.exp(log_ratio) - log_ratio - 1) / 2 / math.log(2))
+
+
+def test_the_noise_learns_from_the_error_alone_and_the_variance_from_the_bound_alone():
+    latents, noise = torch.randn(2, 4, 2, 4, 4)
+    epsilon, fraction = (torch.zeros_like(noise).requires_grad_() for _ in range(2))
+    t = torch.tensor([0, 3, 400, 999])
+    mse, bound = HybridLoss(SCHEDULE).terms(constantly(epsilon, fraction), latents, t, noise)
+    of_bound = torch.autograd.grad(bound.sum(), [epsilon, fraction], retain_graph=True)
+    of_error = torch.autograd.grad(mse.sum(), [epsilon, fraction])
+    felt = [[gradient.abs().amax(dim=(1, 2, 3)) > 0 for gradient in term] for term in (of_error, of_bound)]
+    assert [[bool(images.all()) for images in term] for term in felt] == [[True, False], [False, True]]
+    assert not felt[0][1].any() and not felt[1][0].any()
+
+
+def gaussian_predict(mean, std, timesteps):
+    """The ideal prediction for data N(mean, std²), its variances those of a sampler that visits ``timesteps``."""
+    signal = SCHEDULE.signal[timesteps]
+    rows = chain(signal)
+
+    def predict(x, t):
+        i = timesteps.index(int(t[0]))
+        step, a = Step(*rows[:, i].tolist()), signal[i].item()
+        total = a * std**2 + 1 - a
+        epsilon = (x - math.sqrt(a) * mean) * math.sqrt(1 - a) / total
+        variance = math.exp(step.log_least) + step.from_start**2 * std**2 * (1 - a) / total
+        fraction = 2 * (math.log(variance) - step.log_least) / (step.log_most - step.log_least) - 1
+        return torch.cat([epsilon, torch.full_like(x, fraction)], dim=1)
+
+    return predict
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+def test_ancestral_sampling_with_ideal_variances_gives_gaussian_data_in_any_number_of_steps(steps):
+    draw = lambda: torch.randn(64, 1, 16, 16, dtype=torch.float64)  # noqa: E731
+    out = AncestralSampler(SCHEDULE, steps)(gaussian_predict(0.3, 0.5, evenly_spaced(1000, steps)), draw(), draw)
+    assert out.mean().item() == pytest.approx(0.3, abs=0.02)
+    assert out.std().item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_ddim_follows_the_analytic_solution_of_gaussian_data_at_first_order():
+    mean, std, a = 0.3, 0.5, SCHEDULE.signal[-1].item()
+    noise = torch.randn(4, 1, 3, 3, dtype=torch.float64)
+    # The probability flow keeps (x − sqrt(a) mean) / sqrt(a std² + 1 − a).
+    exact = mean + std * (noise - math.sqrt(a) * mean) / math.sqrt(a * std**2 + 1 - a)
+    errors = []
+    for steps in (125, 250, 500):
+        predict = gaussian_predict(mean, std, evenly_spaced(1000, steps))
+        errors.append((DDIMSampler(SCHEDULE, steps, eta=0)(predict, noise) - exact).abs().max().item())
+    assert errors[0] < 0.05
+    assert 1.7 < errors[0] / errors[1] < 2.3
+    assert 1.7 < errors[1] / errors[2] < 2.3
+
+
+def test_ddim_of_full_stochasticity_is_ancestral_sampling_with_the_least_variance():
+    noise, fresh = torch.randn(2, 1, 4, 4), torch.randn(10, 2, 1, 4, 4)
+    predict = lambda x, t: torch.cat([torch.tanh(x), torch.full_like(x, -1)], dim=1)  # noqa: E731
+    ancestral = AncestralSampler(SCHEDULE, 10)(predict, noise, iter(fresh).__next__)
+    ddim = DDIMSampler(SCHEDULE, 10, eta=1)(predict, noise, iter(fresh).__next__)
+    assert torch.allclose(ancestral, ddim, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({"kind": "ddpm"}, 7), ({"kind": "ddim", "eta": 0.5}, 7), ({"kind": "ddim", "eta": 0}, 0)],
+)
+def test_a_stochastic_sampler_draws_once_in_each_step_and_a_deterministic_one_never(settings, count):
+    calls, x = [], torch.randn(1, 1, 2, 2)
+    sampler = DDPM(1000, 0.1).sampler({**settings, "steps": 7})
+    predict = lambda x, t: torch.cat([x, x * 0], dim=1)  # noqa: E731
+    out = sampler(predict, x, lambda: calls.append(1) or torch.randn_like(x))
+    assert len(calls) == count
+    assert sampler.stochastic == (count > 0)
+    assert out.dtype == torch.float64
+
+
+def test_draws_depend_on_seed_and_image_alone_and_hide_their_share_of_the_labels():
+    process = DDPM(1000, label_dropout=0.1)
+    draw = lambda seed, image: process.draw(rng.training(seed, image), (4, 2, 2))  # noqa: E731
+    drawn = [draw(0, image) for image in range(2000)]
+    assert np.mean([d["hidden"] for d in drawn]) == pytest.approx(0.1, abs=0.02)
+    timesteps = [int(d["timestep"]) for d in drawn]
+    assert np.mean(timesteps) == pytest.approx(499.5, abs=20)
+    assert min(timesteps) < 5 and max(timesteps) in range(995, 1000)
+    assert drawn[7].keys() == draw(0, 7).keys() == {"hidden", "timestep", "noise"}
+    assert all(np.array_equal(draw(0, 7)[name], value) for name, value in drawn[7].items())
+    assert not np.array_equal(draw(1, 7)["noise"], drawn[7]["noise"])
+    assert drawn[7]["noise"].shape == (4, 2, 2)
+    assert [drawn[7][name].dtype for name in ("hidden", "timestep", "noise")] == [bool, np.int64, np.float32]
+
+
+@pytest.mark.parametrize(("share", "hidden"), [(0.0, False), (1.0, True)])
+def test_a_label_dropout_of_none_or_all_is_certain(share, hidden):
+    process = DDPM(1000, label_dropout=share)
+    assert all(process.draw(rng.training(0, i), (1, 1, 1))["hidden"] == hidden for i in range(50))
+
+
+def test_the_network_is_told_no_label_where_it_is_hidden_and_its_timestep_as_it_is():
+    process, net = DDPM(1000, label_dropout=0.5), Recorder()
+    drawn = {
+        "timestep": torch.tensor([0, 500, 999]),
+        "noise": torch.randn(3, 2, 4, 4),
+        "labels": torch.tensor([2, 3, 4]),
+        "hidden": torch.tensor([False, True, False]),
+    }
+    latents = torch.randn(3, 2, 4, 4)
+    losses = process.losses(process.denoiser(net), latents, drawn)
+    assert net.labels.tolist() == [2, 5, 4]
+    assert net.t.tolist() == [0, 500, 999]
+    a = SCHEDULE.signal[500].item()
+    assert torch.allclose(net.x[1], math.sqrt(a) * latents[1] + math.sqrt(1 - a) * drawn["noise"][1])
+    assert losses.shape == (3,)
+
+
+def test_precision_of_latents_and_of_network_are_kept_apart():
+    net = Recorder()
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+    out = Denoiser(net)(x, torch.tensor([3]), torch.tensor([0]))
+    assert net.x.dtype == torch.float32
+    assert out.dtype == torch.float64
+
+
+def test_a_sampler_is_made_of_its_own_keys_and_leaves_the_rest():
+    process = DDPM(1000, 0.1)
+    rest = {"images": 50, "block": 8, "guidance": {"kind": "none"}}
+    assert process.sampler({"kind": "ddpm", "steps": 250, **rest}) == AncestralSampler(SCHEDULE, 250)
+    assert process.sampler({"kind": "ddim", "steps": 50, "eta": 0.0, **rest}) == DDIMSampler(SCHEDULE, 50, 0.0)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 1}, {"steps": 1001}, {"eta": -0.1}, {"eta": 1.1}, {"kind": "heun"}])
+def test_settings_that_make_no_sampler_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DDPM(1000, 0.1).sampler({"kind": "ddim", "steps": 10, "eta": 0.0, **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"timesteps": 20}, {"label_dropout": 1.5}, {"label_dropout": -0.1}])
+def test_a_process_that_cannot_be_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        DDPM(**{"timesteps": 1000, "label_dropout": 0.1, **wrong})

@@ -1,0 +1,74 @@
+"""What a training reads: a pure function of seed and image number, in whatever way it is cut up."""
+
+import numpy as np
+import torch
+from helpers.batches import read
+
+from diffit import process
+from diffit.numerics import rng
+from diffit.store import files, tars
+from diffit.training import image_loader
+
+EDM = {
+    "kind": "edm", "sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2, "augment": {"probability": 0.2, "xflip": True},
+}  # fmt: skip
+
+
+def dataset(digits, seed: int = 0) -> image_loader.TrainingImages:
+    return image_loader.TrainingImages(*image_loader.decoded(digits), process.build(EDM).draw, seed)
+
+
+def test_decoded_images_are_those_of_the_tars(digits):
+    images, labels = image_loader.decoded(digits)
+    assert images.shape == (1797, 3, 8, 8) and images.dtype == torch.uint8 and labels.shape == (1797,)
+    for index, (_key, image, _label) in enumerate(tars.read_images(digits)):
+        assert np.array_equal(images[index].permute(1, 2, 0).numpy(), image)
+
+
+def test_a_damaged_or_stale_cache_is_decoded_again(digits):
+    before = image_loader.decoded(digits)[0].clone()
+    cache = digits / "decoded.safetensors"
+    content = bytearray(cache.read_bytes())
+    content[-1] ^= 1
+    cache.write_bytes(content)
+    assert torch.equal(image_loader.decoded(digits)[0], before)
+    assert files.verify(cache)["content_sha256"] == tars.read_manifest(digits)["content_sha256"]
+
+
+def test_ranks_microbatches_and_workers_change_neither_images_nor_draws(digits):
+    images = dataset(digits)
+    start, stop, batch = 110, 116, 16  # crosses into the second epoch at image 1,797
+    expected = read(images, image_loader.microbatches(start, stop, batch, batch, 0, 1))
+    for world, microbatch, workers in [(1, 4, 0), (2, 8, 0), (4, 2, 0), (2, 4, 2)]:
+        ranks = [
+            read(images, image_loader.microbatches(start, stop, batch, microbatch, rank, world), workers)
+            for rank in range(world)
+        ]
+        numbers = [
+            number
+            for rank in range(world)
+            for part in image_loader.microbatches(start, stop, batch, microbatch, rank, world)
+            for number in part
+        ]
+        assert sorted(numbers) == list(range(start * batch, stop * batch))
+        order = torch.tensor(numbers).argsort()
+        for name, value in expected.items():
+            assert torch.equal(torch.cat([rank[name] for rank in ranks])[order], value), name
+
+
+def test_every_epoch_visits_each_image_once_in_another_order(digits):
+    images = dataset(digits)
+    epochs = [[images._order[number] for number in range(epoch * 1797, (epoch + 1) * 1797)] for epoch in range(2)]
+    assert all(sorted(epoch) == list(range(1797)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_another_seed_changes_order_and_noise(digits):
+    one, other = (read(dataset(digits, seed), image_loader.microbatches(0, 1, 16, 16, 0, 1)) for seed in (0, 1))
+    assert not torch.equal(one["images"], other["images"])
+    assert not torch.equal(one["noise"], other["noise"])
+
+
+def test_purposes_do_not_share_their_random_numbers():
+    generators = [rng.training(0, 0), rng.sampling(0), rng.dropout(0, 0, 0)]
+    assert len({generator.standard_normal() for generator in generators}) == 3
