@@ -14,7 +14,7 @@ report: "workflow/report/workflow.rst"
 
 # What a killed Snakemake left in the queue would write beside the jobs of this one; the folder's lock says it is dead.
 onstart:
-    cancel_orphans()
+    cancel_orphaned_jobs()
     refuse_endless_arrays()
 
 
@@ -38,4 +38,4 @@ include: "workflow/rules/tables.smk"
 rule all:
     default_target: True
     input:
-        expand("results/{run}_fid.csv", run=RUNS),
+        expand(paths.RESULT, run=RUNS),

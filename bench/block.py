@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from bench.network import DEVICE, HEADS, WIDTH, attention, gathered, reference
 from bench.timing import compare, note
-from diffit.nets.layers import TMSA, DiffiTTransformer, constant_weights
+from diffit.nets.layers import TMSA, DiffiTTransformer, cached_position_bias
 
 BATCH, GRID = 2, 32
 TOKENS = GRID**2
@@ -33,7 +33,7 @@ def forward() -> None:
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
     other = reference(block)
     x, time = torch.randn(BATCH, TOKENS, WIDTH, device=DEVICE), torch.randn(BATCH, WIDTH, device=DEVICE)
-    with constant_weights(block):
+    with cached_position_bias(block):
         compare(
             f"block, {TOKENS} tokens, batch of {BATCH}",
             lambda: [block(x, time) for _ in range(CALLS)],
@@ -54,7 +54,7 @@ def peak(ours: bool) -> float:
     attention(few, few, few, torch.zeros(HEADS, 64, 64, device=DEVICE))  # what the libraries allocate once
     before = _memory("VmRSS")
     if ours:
-        with constant_weights(attn):
+        with cached_position_bias(attn):
             _forget_peak()
             F.scaled_dot_product_attention(q, k, v, attn_mask=attn.position_bias()[None])
             return _memory("VmHWM") - before

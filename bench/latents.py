@@ -13,7 +13,6 @@ shuffles the tars and a buffer.
 The cold rows read after the page cache has let go of the files (posix_fadvise, DONTNEED): they measure the disk.
 """
 
-import io
 import itertools
 import os
 import tempfile
@@ -29,6 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bench.timing import compare
 from diffit.store import tars
+from diffit.store.manifest import gather
+from diffit.store.members import encode_npy
 from diffit.training import image_loader, latent_loader
 
 COUNT, BATCH, SHARDS, CLASSES, REPEAT = 4096, 64, 4, 1000, 7
@@ -50,16 +51,10 @@ def write_tars(folder: Path, moments: np.ndarray, labels: list[int]) -> list[Pat
     paths = [folder / f"{k}-of-{SHARDS}.tar" for k in range(SHARDS)]
     for k, path in enumerate(paths):
         numbers = range(k * COUNT // SHARDS, (k + 1) * COUNT // SHARDS)
-        samples = ((f"{i:08d}", {"npy": npy(moments[i]), "cls": str(labels[i]).encode()}) for i in numbers)
+        samples = ((f"{i:08d}", {"npy": encode_npy(moments[i]), "cls": str(labels[i]).encode()}) for i in numbers)
         tars.write_tar(path, samples, resolution=8 * SHAPE[-1], classes=CLASSES, vae=VAE)
-    tars.gather(folder, SHARDS)
+    gather(folder, SHARDS)
     return paths
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 def write_files(folder: Path, moments: np.ndarray, labels: list[int]) -> tuple[list[Path], list[Path]]:

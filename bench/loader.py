@@ -27,6 +27,7 @@ from bench.timing import compare
 from diffit import process
 from diffit.data import images
 from diffit.store import tars
+from diffit.store.manifest import gather
 from diffit.training import image_loader
 
 COUNT, BATCH, SHARDS, REPEAT = 4096, 64, 4, 7
@@ -80,7 +81,7 @@ def write_tars(folder: Path, content: list[Image.Image], labels: list[int]) -> l
         numbers = range(k * COUNT // SHARDS, (k + 1) * COUNT // SHARDS)
         samples = ((f"{i:08d}", {"png": images.png(content[i]), "cls": str(labels[i]).encode()}) for i in numbers)
         tars.write_tar(path, samples, resolution=32)
-    tars.gather(folder, SHARDS)
+    gather(folder, SHARDS)
     return paths
 
 

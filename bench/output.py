@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from bench.timing import compare
-from diffit import sample
 from diffit.data import images
 from diffit.store import tars
+from diffit.store.manifest import gather, read_images
+from diffit.store.members import encode_npy
 
 SHARED = Path("../shared/data")
 SIZES = {64: (2048, None), 256: (256, 20)}  # how many images at each resolution, and the ratio aimed at
@@ -37,10 +38,10 @@ def pictures(size: int, count: int) -> tuple[str, np.ndarray]:
 
 def as_tar(pixels: np.ndarray, path: Path) -> np.ndarray:
     """Write and read back as sample and measure do."""
-    samples = ((f"{seed:08d}", {"npy": sample._npy(image), "cls": b"0"}) for seed, image in enumerate(pixels))
+    samples = ((f"{seed:08d}", {"npy": encode_npy(image), "cls": b"0"}) for seed, image in enumerate(pixels))
     tars.write_tar(path, samples)
-    tars.gather(path.parent, 1)
-    return np.stack([image for _key, image, _label in tars.read_images(path.parent)])
+    gather(path.parent, 1)
+    return np.stack([image for _key, image, _label in read_images(path.parent)])
 
 
 def as_png(pixels: np.ndarray, folder: Path) -> np.ndarray:

@@ -23,7 +23,7 @@ from torch import Tensor
 from bench.network import CHANNELS, DEPTH, DEVICE, latent, operations, reference
 from bench.timing import compare, note
 from diffit.nets.latent import LatentConfig, LatentDiffiT
-from diffit.nets.layers import constant_weights
+from diffit.nets.layers import cached_position_bias
 from diffit.process.ddpm import DDPM, evenly_spaced
 from diffit.process.guidance import Guidance, Predict
 
@@ -46,7 +46,7 @@ class Sampling:
 
     def ours(self, net: LatentDiffiT, labels: Tensor, precision: torch.dtype) -> Tensor:
         """As diffit.sample calls the network, and in bfloat16 under autocast."""
-        with torch.autocast(DEVICE.type, precision, enabled=precision != torch.float32), constant_weights(net):
+        with torch.autocast(DEVICE.type, precision, enabled=precision != torch.float32), cached_position_bias(net):
             predict = self.process.guided(self.process.denoiser(net), labels, {"guidance": self.guidance})
             return self._solved(predict, net.config, len(labels))
 

@@ -1,14 +1,17 @@
-"""What every command of this package shares: its arguments, its way to fail, its log and its progress bar."""
+"""Command-line basics that all commands share: arguments, error handling, logging and progress bars."""
 
 import argparse
 import difflib
 import errno
+import functools
+import inspect
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -17,29 +20,32 @@ log = logging.getLogger("diffit")
 
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
 
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+
 
 class UserError(ValueError):
-    """Something the user can put right. The message is one sentence that names the thing and the way out."""
+    """An error that the user can fix. The message is one sentence: what is wrong, where, and what to do."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose commands also write what they say, and why they failed, to ``--log FILE``."""
+    """An argument parser with the option ``--log FILE``, which copies messages and errors of a command to a file."""
 
     def __init__(self, description: str):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.add_argument("--log", type=Path, metavar="FILE", help="also write messages and errors to FILE")
 
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """Parse the arguments and open the log file."""
         arguments = super().parse_args(args, namespace)
         if arguments.log:
             arguments.log.parent.mkdir(parents=True, exist_ok=True)
-            # The ranks of a training join the log that their launcher began.
+            # The ranks of a training append to the log that their launcher started.
             log.addHandler(logging.FileHandler(arguments.log, mode="a" if "DIFFIT_LAUNCHER" in os.environ else "w"))
         return arguments
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command: a :class:`UserError` or a full disk becomes one line on stderr and exit status 1."""
+def run_command(main: Callable[[], None]) -> None:
+    """Call a command's main function; report a :class:`UserError` or a full disk as one line and exit with status 1."""
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler())
     try:
@@ -50,25 +56,40 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(1)
     except OSError as error:
         if error.errno not in WRITE_ERRORS:
-            log.exception("this is a fault of the program, please report it")
+            log.exception("error: this is a bug in diffit, please report it")
             sys.exit(1)
-        log.error("error: cannot write %s: %s; nothing was replaced", error.filename or "a file", error.strerror)
+        log.error("error: cannot write %s: %s; no file was replaced", error.filename or "a file", error.strerror)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
-        log.exception("this is a fault of the program, please report it")
+        log.exception("error: this is a bug in diffit, please report it")
         sys.exit(1)
 
 
-def nearest(name: str, names) -> str:
-    """The name that was probably meant, or all that there are."""
-    guess = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {guess[0]!r}?" if guess else f"there are: {', '.join(sorted(names)) or 'none'}"
+def exit_on_user_error(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Wrap a function that Snakemake calls: print a :class:`UserError` as one line instead of a traceback and exit."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+
+    wrapper.__signature__ = inspect.signature(function)  # Snakemake asks for it once per job and keyword
+    return wrapper
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """The last part of an error message about an unknown name: the most similar known name, or all known names."""
+    names = list(names)
+    similar = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {similar[0]!r}?" if similar else f"available: {', '.join(sorted(names)) or 'none'}"
 
 
 def json_argument(text: str) -> dict:
-    """Parse the JSON object with which a rule describes a data set, a run or a sampler."""
+    """Parse a JSON object, in which a rule describes a data set, a run or a sampler (argparse type)."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -78,20 +99,20 @@ def json_argument(text: str) -> dict:
     return value
 
 
-def natural(text: str) -> int:
-    """Parse a whole number from 0 on."""
+def non_negative_int(text: str) -> int:
+    """Parse an integer >= 0 (argparse type)."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
     return int(text)
 
 
-def positive(text: str) -> int:
-    """Parse a whole number from 1 on."""
-    if natural(text) == 0:
-        raise argparse.ArgumentTypeError("0 is not a whole number from 1 on")
+def positive_int(text: str) -> int:
+    """Parse an integer >= 1 (argparse type)."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
 def progress(items: Iterable | None = None, **options) -> tqdm:
-    """A tqdm bar with its ETA that stays silent when stderr is not a terminal."""
+    """A tqdm progress bar that is silent if stderr is not a terminal."""
     return tqdm(items, disable=None, dynamic_ncols=True, **options)

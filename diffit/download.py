@@ -9,7 +9,7 @@ Inception network.
 
 from pathlib import Path
 
-from diffit.cli import Parser, json_argument, run
+from diffit.cli import Parser, json_argument, run_command
 from diffit.data.sources import SOURCES
 from diffit.scoring import inception_weights
 from diffit.store import files
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

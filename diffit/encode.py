@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffit.cli import Parser, UserError, progress, run
+from diffit.cli import Parser, UserError, progress, run_command
 from diffit.config.changes import difference
 from diffit.numerics import arithmetic
 from diffit.numerics.pixels import to_network_range
 from diffit.store import files, tars
 from diffit.store.fingerprint import commit
+from diffit.store.manifest import read_manifest, read_shard_images, shard_number
 from diffit.weights import vae
 
 log = logging.getLogger("diffit")
@@ -36,9 +37,9 @@ def encode(source: Path, vae_folder: Path, out: Path) -> dict:
     Raises :class:`UserError` for latents that are not finite in float16, and where ``out`` holds latents of another
     VAE, scale, crop, resolution or of other images.
     """
-    if tars.shard_number(source) != tars.shard_number(out):
+    if shard_number(source) != shard_number(out):
         raise UserError(f"the latents of {source} cannot be called {out.name}; name them {out.with_name(source.name)}")
-    manifest = tars.read_manifest(source.parent)
+    manifest = read_manifest(source.parent)
     shard = next((shard for shard in manifest["shards"] if shard["file"] == source.name), None)
     if shard is None:
         raise UserError(f"{source} is not in the manifest beside it; gather the folder again or correct the name")
@@ -46,9 +47,9 @@ def encode(source: Path, vae_folder: Path, out: Path) -> dict:
     if out.exists():
         _refuse_others(out, facts)
         log.info("%s is there already", out)
-        return files.verify(out, tars.ANEW)
+        return files.verify(out, files.REMAKE_SHARD)
     encoder = vae.load(vae_folder).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    samples = progress(tars.read_shard_images(source, shard), total=shard["count"], desc="encode", unit="img")
+    samples = progress(read_shard_images(source, shard), total=shard["count"], desc="encode", unit="img")
     made_by = {"commit": commit(), "device": str(encoder.device)}
     with arithmetic.float32():
         record = tars.write_tar(out, _encoded(iter(samples), encoder, source), **facts, made_by=made_by)
@@ -63,9 +64,9 @@ def _facts(manifest: dict, vae_facts: dict) -> dict:
 
 
 def _refuse_others(out: Path, facts: dict) -> None:
-    record = files.read_json(files.sidecar(out), tars.ANEW)
+    record = files.read_json(files.sidecar(out), files.REMAKE_SHARD)
     if changes := difference({name: record.get(name) for name in facts}, facts):
-        raise UserError(f"{out} holds latents of another kind ({'; '.join(changes)}); {tars.ANEW}")
+        raise UserError(f"{out} holds latents of another kind ({'; '.join(changes)}); {files.REMAKE_SHARD}")
 
 
 def _encoded(
@@ -103,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

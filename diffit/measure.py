@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from diffit.cli import Parser, UserError, progress, run
+from diffit.cli import Parser, UserError, progress, run_command
 from diffit.data import image_sets
 from diffit.data.image_sets import Sample
 from diffit.numerics import arithmetic
@@ -147,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -5,7 +5,6 @@ in fixed blocks of consecutive seeds, the same whatever the number of shards. So
 any way without changing a bit on one device. A latent run's images are decoded in the same job.
 """
 
-import io
 import logging
 from argparse import Namespace
 from collections.abc import Iterator
@@ -16,16 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from diffit import process
-from diffit.cli import Parser, UserError, json_argument, progress, run
+from diffit.cli import Parser, UserError, json_argument, progress, run_command
 from diffit.config.changes import difference
 from diffit.data.shard_ranges import shard_of_blocks
-from diffit.nets.layers import constant_weights
+from diffit.nets.layers import cached_position_bias
 from diffit.numerics import arithmetic, rng
 from diffit.numerics.pixels import to_uint8, truncated
 from diffit.numerics.precision import PRECISIONS
 from diffit.process import samplers
 from diffit.store import tars
 from diffit.store.fingerprint import commit
+from diffit.store.manifest import shard_number
+from diffit.store.members import encode_npy
 from diffit.weights import milestone, vae
 
 log = logging.getLogger("diffit")
@@ -98,7 +99,7 @@ def generate(
             fresh = np.stack([g.standard_normal(canvas.shape, dtype=np.float32) for g in generators])
             return torch.from_numpy(fresh).to(device)
 
-        with arithmetic.autocast(sampler["precision"], device.type), constant_weights(net):
+        with arithmetic.autocast(sampler["precision"], device.type), cached_position_bias(net):
             predict = task.guided(denoiser, torch.tensor(labels, device=device), sampler)
             generated = solve(predict, noise(), noise)
         pixels = canvas(generated)
@@ -120,12 +121,12 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
     A latent run needs the folder of its VAE.
     """
     net, record = milestone.load(folder)
-    shard, shards = tars.shard_number(out)
+    shard, shards = shard_number(out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = shard_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], shard, shards)
     canvas = Latents(record, sampler, vae_folder, device) if "vae" in record else Pixels(record)
     samples = (
-        (f"{seed:08d}", {"npy": _npy(pixels), "cls": str(label).encode()})
+        (f"{seed:08d}", {"npy": encode_npy(pixels), "cls": str(label).encode()})
         for seed, label, pixels in generate(net, record, sampler, blocks, canvas, device)
     )
     # TF32 is what the released sampler allows a GPU; where a sampler does not say so, float32 is exact.
@@ -147,12 +148,6 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
         )
 
 
-def _npy(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, pixels)
-    return buffer.getvalue()
-
-
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
     parser.add_argument("sampler", type=json_argument, help="the sampler's description as a JSON object")
@@ -168,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -29,15 +29,16 @@ from tempfile import TemporaryDirectory
 
 import pooch
 
-from diffit.cli import Parser, UserError, positive, run
+from diffit.cli import Parser, UserError, positive_int, run_command
 from diffit.data import imagenet_classes
 from diffit.scoring import inception_weights
 from diffit.scoring.compare import score
 from diffit.scoring.features import Features
 from diffit.scoring.protocols import PROTOCOLS
 from diffit.scoring.reference import Reference
-from diffit.store import adm_npz, files, tars
+from diffit.store import adm_npz, files
 from diffit.store.fingerprint import commit
+from diffit.store.manifest import gather, read_manifest, shard_paths
 
 NETWORK = Path("results/archives/inception")  # where the workflow keeps it
 
@@ -48,7 +49,7 @@ def features_of(path: Path, protocol: str, network: Path | None, scratch: Path) 
     Raises :class:`UserError` for features of another protocol, and for what holds no images.
     """
     gathered = (path / "manifest.json").is_file()
-    if gathered and "network_sha256" in tars.read_manifest(path):
+    if gathered and "network_sha256" in read_manifest(path):
         features = Features(path)
         if features.manifest["protocol"] != protocol:
             raise UserError(
@@ -61,10 +62,10 @@ def features_of(path: Path, protocol: str, network: Path | None, scratch: Path) 
     from diffit.measure import measure  # here, since scores of features need no network
 
     folder = _network(network)
-    sources = tars.shard_paths(path) if gathered else [path]
+    sources = shard_paths(path) if gathered else [path]
     for source in sources:
         measure(source, scratch / (f"{source.stem}.npz" if gathered else "0-of-1.npz"), folder, protocol)
-    tars.gather(scratch, len(sources))
+    gather(scratch, len(sources))
     return Features(scratch)
 
 
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("real", type=Path, help="real images, their features, or a reference")
     parser.add_argument("out", type=Path, nargs="?", help="JSON file to write")
     parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help="clean by default")
-    parser.add_argument("--images", type=positive, help="images of a set; all of them by default")
+    parser.add_argument("--images", type=positive_int, help="images of a set; all of them by default")
     parser.add_argument("--real-baseline", action="store_true", help="add fid_disjoint and fid_real")
     parser.add_argument("--class-accuracy", action="store_true", help="add class_accuracy")
     parser.add_argument("--network", type=Path, help="folder with inception.pt; fetched once where there is none")
@@ -142,4 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

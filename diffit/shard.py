@@ -9,16 +9,17 @@ once, and the same pictures always give the same bytes. The output folder's name
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffit.cli import Parser, json_argument, progress, run
+from diffit.cli import Parser, json_argument, progress, run_command
 from diffit.data import images
 from diffit.data.shard_ranges import shard_range
 from diffit.data.sources import Images, open_archive
 from diffit.store import tars
+from diffit.store.manifest import shard_number
 
 
 def shard(spec: dict, archive: Path, out: Path) -> dict:
     """Write the shard ``out`` (``K-of-N.tar``) of the data set ``spec`` and return its sidecar."""
-    k, n = tars.shard_number(out)
+    k, n = shard_number(out)
     source, source_sha256 = open_archive(archive, spec)
     class_names = list(source.class_names) if spec["labels"] else []
     return tars.write_tar(
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from diffit.cli import Parser, json_argument, run
+from diffit.cli import Parser, json_argument, run_command
 from diffit.paper.image_grid import panel
 from diffit.process.samplers import SAMPLERS
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import read_manifest
 
 GRID_SIDE = 10
 
@@ -115,7 +116,7 @@ def _comparison(frame: pd.DataFrame) -> str:
 
 def first_images(folder: Path) -> np.ndarray:
     """The first images of a folder by seed, up to a hundred, as one picture: uint8 [H, W, 3]."""
-    count = min(GRID_SIDE**2, tars.read_manifest(folder)["count"])
+    count = min(GRID_SIDE**2, read_manifest(folder)["count"])
     columns = min(GRID_SIDE, count)
     return panel(folder, count // columns, columns)
 
@@ -162,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

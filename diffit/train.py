@@ -8,9 +8,9 @@ diffit/runs/); the same command begins, continues, or finds that there is nothin
 from argparse import Namespace
 from pathlib import Path
 
-from diffit.cli import Parser, json_argument, natural, positive, run
+from diffit.cli import Parser, json_argument, non_negative_int, positive_int, run_command
 from diffit.launch import launcher
-from diffit.store import tars
+from diffit.store.manifest import read_manifest
 from diffit.training.task import Machine, Task, identity
 from diffit.training.trainer import train
 
@@ -20,11 +20,11 @@ def _arguments() -> Namespace:
     parser.add_argument("spec", type=json_argument, help="the run's description as a JSON object")
     parser.add_argument("data", type=Path, help="the data set's folder with its manifest.json")
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--milestone", type=natural, required=True, metavar="KIMG", help="train until here")
-    parser.add_argument("--publish", type=natural, nargs="*", default=[], metavar="KIMG", help="milestones on the way")
+    parser.add_argument("--milestone", type=non_negative_int, required=True, metavar="KIMG", help="train until here")
+    parser.add_argument("--publish", nargs="*", type=non_negative_int, default=[], metavar="KIMG", help="earlier ones")
     launcher.add_arguments(parser)
-    parser.add_argument("--microbatch", type=positive, help="images a rank takes at a time (default: its whole share)")
-    parser.add_argument("--workers", type=natural, default=0, help="loader processes a rank")
+    parser.add_argument("--microbatch", type=positive_int, help="images per rank and pass (default: batch / ranks)")
+    parser.add_argument("--workers", type=non_negative_int, default=0, help="loader processes a rank")
     parser.add_argument("--compile", action="store_true", help="compile the network where a compiler is found")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
     parser.add_argument("--checkpoint-minutes", type=float, default=10, help="time between checkpoints")
@@ -34,7 +34,7 @@ def _arguments() -> Namespace:
 
 def main() -> None:
     arguments = _arguments()
-    run_identity = identity(arguments.spec, tars.read_manifest(arguments.data))
+    run_identity = identity(arguments.spec, read_manifest(arguments.data))
     machine = Machine(
         arguments.microbatch,
         arguments.workers,
@@ -48,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffit import download, encode, shard
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import gather
 from diffit.training import train_vae
 
 # Two cores are shared by what the tests start; threads that wait for each other would only slow them down.
@@ -53,7 +54,7 @@ def digits(tmp_path_factory) -> Path:
     download.download(DIGITS, archive)
     for number in range(2):
         shard.shard(DIGITS, archive, data / f"{number}-of-2.tar")
-    tars.gather(data, 2)
+    gather(data, 2)
     return data
 
 
@@ -64,7 +65,7 @@ def labelled(tmp_path_factory) -> Path:
     download.download(spec, root / "archive")
     for number in range(2):
         shard.shard(spec, root / "archive", root / "digits" / f"{number}-of-2.tar")
-    tars.gather(root / "digits", 2)
+    gather(root / "digits", 2)
     return root / "digits"
 
 
@@ -80,7 +81,7 @@ def latents(labelled, small_vae, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("latents") / "digits"
     for number in range(2):
         encode.encode(labelled / f"{number}-of-2.tar", small_vae, folder / f"{number}-of-2.tar")
-    tars.gather(folder, 2)
+    gather(folder, 2)
     return folder
 
 

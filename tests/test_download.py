@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from diffit import download as module
-from diffit.cli import UserError, run
+from diffit.cli import UserError, run_command
 from diffit.data.sources import open_archive
 from diffit.download import download
 from diffit.store import files
@@ -56,7 +56,7 @@ def test_digits_need_nothing_but_scikit_learn(tmp_path: Path):
 def test_a_mistake_on_the_command_line_is_one_sentence(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["download", "{source: digits}", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
-        run(module.main)
+        run_command(module.main)
     assert "error: argument spec: '{source: digits}' is not JSON" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

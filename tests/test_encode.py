@@ -9,6 +9,7 @@ from diffit import encode
 from diffit.cli import UserError
 from diffit.numerics.pixels import to_network_range
 from diffit.store import files, tars
+from diffit.store.manifest import gather, read_images, read_manifest, shard_paths
 from diffit.weights import vae
 
 SHARD = "0-of-2.tar"
@@ -16,7 +17,7 @@ SHARD = "0-of-2.tar"
 
 def test_a_member_holds_the_moments_of_an_image_and_of_its_mirror_image(labelled, small_vae, latents):
     loaded = vae.load(small_vae)
-    (key, image, label), (latent_key, latent) = next(tars.read_images(labelled)), next(tars.read_tar(latents / SHARD))
+    (key, image, label), (latent_key, latent) = next(read_images(labelled)), next(tars.read_tar(latents / SHARD))
     assert (latent_key, latent["cls"]) == (key, label)
     assert latent["npy"].shape == (2, 2, 4, 4, 4) and latent["npy"].dtype == np.float16
     pixels = to_network_range(torch.from_numpy(image).permute(2, 0, 1)[None])
@@ -26,13 +27,13 @@ def test_a_member_holds_the_moments_of_an_image_and_of_its_mirror_image(labelled
 
 
 def test_each_image_of_the_data_set_has_its_latent_and_label_in_order(labelled, latents):
-    pairs = [(key, label) for key, _image, label in tars.read_images(labelled)]
-    encoded = [(key, m["cls"]) for shard in tars.shard_paths(latents) for key, m in tars.read_tar(shard)]
+    pairs = [(key, label) for key, _image, label in read_images(labelled)]
+    encoded = [(key, m["cls"]) for shard in shard_paths(latents) for key, m in tars.read_tar(shard)]
     assert encoded == pairs and len(pairs) == 1797
 
 
 def test_the_manifest_says_of_which_images_and_by_which_vae(labelled, small_vae, latents):
-    manifest, images = tars.read_manifest(latents), tars.read_manifest(labelled)
+    manifest, images = read_manifest(latents), read_manifest(labelled)
     assert manifest["vae"] == vae.read_facts(small_vae)
     assert manifest["images_sha256"] == images["content_sha256"]
     assert (manifest["resolution"], manifest["resize"], manifest["classes"]) == (8, "center-crop", 10)
@@ -58,7 +59,7 @@ def test_latents_by_another_vae_or_at_another_scale_are_refused(labelled, small_
     encode.encode(labelled / SHARD, small_vae, tmp_path / "mixed" / SHARD)
     encode.encode(labelled / "1-of-2.tar", tmp_path / "scaled", tmp_path / "mixed" / "1-of-2.tar")
     with pytest.raises(UserError, match="disagree: vae is"):
-        tars.gather(tmp_path / "mixed", 2)
+        gather(tmp_path / "mixed", 2)
 
 
 def test_latents_that_are_not_finite_are_refused_and_leave_nothing(labelled, small_vae, tmp_path):

@@ -1,6 +1,5 @@
 """Features of the real FID Inception against clean-fid's own pipeline, and what measure refuses."""
 
-import io
 import json
 from pathlib import Path
 
@@ -11,21 +10,21 @@ from helpers.clean_fid import CleanFidNetwork
 from PIL import Image
 
 from diffit.cli import UserError
-from diffit.data.images import center_crop, decode
+from diffit.data.images import center_crop, decode, png
 from diffit.measure import measure
 from diffit.scoring.inception import Inception
 from diffit.store import files, tars
+from diffit.store.manifest import gather, read_manifest
+from diffit.store.members import encode_npy
 
 
 def write_images(folder: Path, images: list[np.ndarray], shards: int = 1, extension: str = "npy") -> Path:
     for k in range(shards):
-        samples = []
-        for i in range(k, len(images), shards):
-            buffer = io.BytesIO()
-            np.save(buffer, images[i]) if extension == "npy" else Image.fromarray(images[i]).save(buffer, "PNG")
-            samples.append((f"{i:08d}", {extension: buffer.getvalue(), "cls": str(i % 3).encode()}))
+        encode = encode_npy if extension == "npy" else png
+        numbers = range(k, len(images), shards)
+        samples = [(f"{i:08d}", {extension: encode(images[i]), "cls": str(i % 3).encode()}) for i in numbers]
         tars.write_tar(folder / f"{k}-of-{shards}.tar", samples, run="r", first_seed=0)
-    tars.gather(folder, shards)
+    gather(folder, shards)
     return folder
 
 
@@ -77,8 +76,8 @@ def test_shards_gather_into_a_manifest_that_names_their_images_and_network(incep
     folder = write_images(tmp_path / "images", pixels(5), shards=2)
     for k in range(2):
         measure(folder / f"{k}-of-2.tar", tmp_path / "features" / f"{k}-of-2.npz", inception)
-    manifest = tars.gather(tmp_path / "features", 2)
-    images = tars.read_manifest(folder)
+    manifest = gather(tmp_path / "features", 2)
+    images = read_manifest(folder)
     assert manifest["count"] == 5
     assert manifest["network_sha256"] == files.sha256(inception / "inception.pt")
     assert manifest["images"] == {name: value for name, value in images.items() if name != "shards"}
@@ -130,7 +129,7 @@ def test_a_protocol_gets_all_its_arrays_in_one_pass_and_names_its_gaps(inception
     }
     assert record["gaps"] == {"inception_score": "the network ends at its features, without the 1008 classes"}
     assert (record["protocol"], record["resize"]) == ("adm", "tensorflow_bilinear")
-    assert tars.gather(tmp_path / "adm", 1)["gaps"] == record["gaps"]
+    assert gather(tmp_path / "adm", 1)["gaps"] == record["gaps"]
     record = measure(folder / "0-of-1.tar", tmp_path / "clean" / "0-of-1.npz", inception)
     assert (record["gaps"], record["resize"]) == ({}, "pillow_bicubic")
     assert sorted(read(tmp_path / "clean" / "0-of-1.npz")) == ["features", "keys", "labels"]

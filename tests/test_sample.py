@@ -16,7 +16,7 @@ from diffit.data.shard_ranges import shard_of_blocks
 from diffit.nets import build
 from diffit.numerics.pixels import to_uint8
 from diffit.sample import sample
-from diffit.store import tars
+from diffit.store.manifest import gather, read_images, read_manifest
 from diffit.weights import milestone
 
 SAMPLER = {
@@ -46,13 +46,13 @@ def trained(tmp_path_factory):
 
 
 def pictures(folder) -> dict[str, np.ndarray]:
-    return {key: image for key, image, _label in tars.read_images(folder)}
+    return {key: image for key, image, _label in read_images(folder)}
 
 
 def make(trained, folder, shards: int, **changes) -> dict[str, np.ndarray]:
     for number in range(shards):
         sample({**SAMPLER, **changes}, trained, folder / f"{number}-of-{shards}.tar")
-    tars.gather(folder, shards)
+    gather(folder, shards)
     return pictures(folder)
 
 
@@ -72,7 +72,7 @@ def test_processes_side_by_side_change_no_bit(trained, tmp_path):
     folder = tmp_path / "side by side"
     processes = [subprocess.Popen([*command, str(folder / f"{shard}-of-2.tar")]) for shard in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]
-    tars.gather(folder, 2)
+    gather(folder, 2)
     side_by_side = pictures(folder)
     assert all(np.array_equal(side_by_side[key], whole[key]) for key in whole)
 
@@ -96,7 +96,7 @@ def test_another_block_size_agrees_within_one_level_almost_everywhere(trained, t
 def test_the_same_shard_made_twice_has_the_same_hash(trained, tmp_path):
     for name in ("a", "b"):
         make(trained, tmp_path / name, 1)
-    hashes = [tars.read_manifest(tmp_path / name)["content_sha256"] for name in ("a", "b")]
+    hashes = [read_manifest(tmp_path / name)["content_sha256"] for name in ("a", "b")]
     assert hashes[0] == hashes[1]
 
 

@@ -17,6 +17,7 @@ from diffit.data.shard_ranges import shard_range
 from diffit.download import download
 from diffit.shard import main, shard
 from diffit.store import tars
+from diffit.store.manifest import gather, read_images
 
 DIGITS = {"source": "digits", "resolution": 8, "labels": True, "resize": "center-crop", "min_side": 8, "path": None}
 
@@ -59,12 +60,12 @@ def test_more_shards_than_images_are_refused(digits: Path, tmp_path: Path):
 def test_digits_keep_every_scan_and_its_label(digits: Path, tmp_path: Path):
     for k in range(2):
         shard(DIGITS, digits, tmp_path / f"digits/{k}-of-2.tar")
-    manifest = tars.gather(tmp_path / "digits", 2)
+    manifest = gather(tmp_path / "digits", 2)
     assert manifest["count"] == 1797 and manifest["classes"] == 10 and manifest["dataset"] == "digits"
     assert manifest["resolution"] == 8 and manifest["resize"] == "center-crop"
     assert manifest["class_names"] == [str(i) for i in range(10)]
     original = load_digits()
-    keys, pixels, labels = zip(*tars.read_images(tmp_path / "digits"), strict=True)
+    keys, pixels, labels = zip(*read_images(tmp_path / "digits"), strict=True)
     assert keys == tuple(f"{i:08d}" for i in range(1797)) and list(labels) == original.target.tolist()
     grey = np.stack(pixels)
     assert (grey == grey[..., :1]).all() and grey.min() == 0 and grey.max() == 255
@@ -109,8 +110,8 @@ def test_a_folder_keeps_its_pixels_and_classes(cifar_folder: Path, tmp_path: Pat
     for k in range(3):
         monkeypatch.setattr("sys.argv", ["shard", json.dumps(spec), "archive", f"data/my set/{k}-of-3.tar"])
         main()
-    assert tars.gather(Path("data/my set"), 3)["class_names"] == ["airplane", "cat", "ship"]
-    read = list(tars.read_images(Path("data/my set")))
+    assert gather(Path("data/my set"), 3)["class_names"] == ["airplane", "cat", "ship"]
+    read = list(read_images(Path("data/my set")))
     assert [label for _, _, label in read] == [0] * 4 + [1] * 4 + [2] * 4
     ship = Image.open(cifar_folder / "ship/3.jpg").convert("RGB")
     assert np.array_equal(read[11][1], np.asarray(ship))

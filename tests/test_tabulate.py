@@ -1,7 +1,5 @@
 """The result table: what stands in it, and what never does."""
 
-import io
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +8,8 @@ from PIL import Image
 from diffit.cli import UserError
 from diffit.paper.training_curve import draw_curve
 from diffit.store import tars
+from diffit.store.manifest import gather
+from diffit.store.members import encode_npy
 from diffit.tabulate import first_images, markdown, table
 
 PAPER = {"fid": 1.95, "protocol": "clean", "statistic": "single", "source": "Table 2"}
@@ -101,13 +101,9 @@ def test_the_grid_shows_the_first_images_in_order_of_seed(tmp_path):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (30, 8, 8, 3), dtype=np.uint8)
 
-    def member(image):
-        buffer = io.BytesIO()
-        np.save(buffer, image)
-        return buffer.getvalue()
-
-    tars.write_tar(tmp_path / "0-of-1.tar", [(f"{i:08d}", {"npy": member(image)}) for i, image in enumerate(pictures)])
-    tars.gather(tmp_path, 1)
+    members = [(f"{i:08d}", {"npy": encode_npy(image)}) for i, image in enumerate(pictures)]
+    tars.write_tar(tmp_path / "0-of-1.tar", members)
+    gather(tmp_path, 1)
     grid = first_images(tmp_path)
     assert grid.shape == (3 * 50 + 2, 10 * 50 + 2, 3)
     for index in (0, 11, 29):

@@ -4,7 +4,9 @@ All of it is checked before anything runs, by what the configuration says alone;
 a published VAE, the classes of a folder) is checked by the commands that read them.
 """
 
-from diffit.cli import UserError, nearest
+from collections.abc import Collection
+
+from diffit.cli import UserError, suggestion
 from diffit.data.sources import SOURCES
 from diffit.nets import NETWORKS
 from diffit.process import PROCESSES
@@ -17,21 +19,21 @@ def check(config: dict) -> None:
     for name, sampler in config["samplers"].items():
         _shards(f"samplers.{name}", sampler)
         if sampler.get("decoder"):
-            _known(f"samplers.{name}.decoder", sampler["decoder"], config["vaes"])
+            require_defined(f"config: samplers.{name}.decoder", sampler["decoder"], config["vaes"])
     for name, vae in config["vaes"].items():
         if vae["kind"] == "trained":
-            _known(f"vaes.{name}.dataset", vae["dataset"], config["datasets"])
+            require_defined(f"config: vaes.{name}.dataset", vae["dataset"], config["datasets"])
             _groups(f"vaes.{name}", vae)
     for name, dataset in config["datasets"].items():
         for protocol, other in dataset["references"].items():
             _reference(f"datasets.{name}.references.{protocol}", dataset, other, config["datasets"])
     for name, run in config["runs"].items():
         place = f"runs.{name}"
-        _known(f"{place}.dataset", run["dataset"], config["datasets"])
-        _known(f"{place}.sampler", run["sampler"], config["samplers"])
+        require_defined(f"config: {place}.dataset", run["dataset"], config["datasets"])
+        require_defined(f"config: {place}.sampler", run["sampler"], config["samplers"])
         _kinds(place, run)
         if run["vae"] is not None:
-            _known(f"{place}.vae", run["vae"], config["vaes"])
+            require_defined(f"config: {place}.vae", run["vae"], config["vaes"])
             _latents(place, run, config["datasets"][run["dataset"]], config["vaes"][run["vae"]])
         _labels(place, run, config["datasets"][run["dataset"]])
         _paper(place, run)
@@ -75,13 +77,14 @@ def check_sampler(config: dict, run_name: str, sampler_name: str) -> None:
             )
 
 
-def _known(place: str, name: str, section: dict) -> None:
-    if name not in section:
-        raise UserError(f"config: {place} names {name!r}, which is not defined; {nearest(name, section)}")
+def require_defined(place: str, name: str, defined: Collection[str]) -> None:
+    """Raise :class:`UserError` if ``name``, which ``place`` refers to, is not defined."""
+    if name not in defined:
+        raise UserError(f"{place} names {name!r}, which is not defined; {suggestion(str(name), defined)}")
 
 
 def _reference(place: str, dataset: dict, name: str, datasets: dict) -> None:
-    _known(place, name, datasets)
+    require_defined(f"config: {place}", name, datasets)
     if datasets[name]["resolution"] != dataset["resolution"]:
         raise UserError(
             f"config: {place} names {name!r}, whose resolution is {datasets[name]['resolution']} and not "

@@ -20,9 +20,9 @@ def config_schema(path: Path) -> dict:
     schema["$defs"] |= {
         "protocol": one_of(*PROTOCOLS),
         "dataset": by_kind("source", {name: _dataset(name) for name in SOURCES}),
-        "sampler": by_kind("kind", {name: {**COMMON, **s.settings} for name, s in SAMPLERS.items()}, usual="heun"),
-        "net": by_kind("kind", {name: network.settings for name, network in NETWORKS.items()}, usual="ushaped"),
-        "process": by_kind("kind", {name: process.settings for name, process in PROCESSES.items()}, usual="edm"),
+        "sampler": by_kind("kind", {name: {**COMMON, **s.settings} for name, s in SAMPLERS.items()}, "heun"),
+        "net": by_kind("kind", {name: network.settings for name, network in NETWORKS.items()}, "ushaped"),
+        "process": by_kind("kind", {name: process.settings for name, process in PROCESSES.items()}, "edm"),
         "training_precision": one_of(*(name for name, precision in PRECISIONS.items() if precision.trains)),
     }
     schema["$defs"]["paper"]["properties"] |= dict.fromkeys(score_names(), NUMBER)

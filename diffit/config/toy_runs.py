@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from diffit.cli import UserError
+from diffit.config.presets import add_presets
 from diffit.config.schema import config_schema
 from diffit.config.validation import validate
 
@@ -24,10 +25,11 @@ def load_overlay(path: Path) -> dict:
 
 
 def complete(config: dict, sources: Path) -> dict:
-    """Validate a configuration by the schema of the sources, in place, and set the toys beside its runs; returns it.
+    """Put presets below a configuration, validate it, and add the toys of its runs, in place; returns it.
 
     Raises :class:`UserError` for the first mistake.
     """
+    add_presets(config, sources)
     schema = config_schema(sources / SCHEMA)
     validate(config, schema)
     for section, entries in toys(config, load_overlay(sources / OVERLAY)).items():

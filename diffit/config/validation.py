@@ -4,7 +4,7 @@ import copy
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from diffit.cli import UserError, nearest
+from diffit.cli import UserError, suggestion
 from diffit.config.cross_checks import check
 
 
@@ -46,7 +46,7 @@ def fill_in(value: dict, schema: dict) -> ValidationError | None:
 def lookup(section: dict, kind: str, name: str) -> dict:
     """The entry ``name`` of a section, or a :class:`UserError` with the nearest name that there is."""
     if name not in section:
-        raise UserError(f"there is no {kind} {name!r} in the config; {nearest(name, section)}")
+        raise UserError(f"there is no {kind} {name!r} in the config; {suggestion(name, section)}")
     return section[name]
 
 
@@ -55,7 +55,7 @@ def _sentence(error) -> str:
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         key = min(set(error.instance) - set(known), key=str)
-        return f"config: {place} has an unknown key {key!r}; {nearest(str(key), known)}"
+        return f"config: {place} has an unknown key {key!r}; {suggestion(str(key), known)}"
     if error.validator == "oneOf":
         return f"config: {place} needs either training and milestones, or weights; docs/config.md says what they mean"
     if error.validator == "required":

@@ -12,7 +12,8 @@ import numpy as np
 
 from diffit.cli import UserError
 from diffit.data import images
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import read_manifest, read_shard_images
 
 Sample = tuple[str, np.ndarray, int]  # key, uint8 [H, W, 3], label
 IMAGES, LABELS = "arr_0", "arr_1"  # in an npz file of ADM
@@ -46,12 +47,12 @@ def read(path: Path) -> Source:
 
 
 def _shard(path: Path) -> Source:
-    manifest = tars.read_manifest(path.parent)
+    manifest = read_manifest(path.parent)
     entry = next((shard for shard in manifest["shards"] if shard["file"] == path.name), None)
     if entry is None:
         raise UserError(f"{path} is not in the manifest beside it; gather the folder again or correct the name")
     facts = {name: value for name, value in manifest.items() if name not in ("shards", "class_names")}
-    samples = tars.read_shard_images(path, entry)
+    samples = read_shard_images(path, entry)
     return Source(samples, facts, entry["count"], entry["sha256"], f"{path.stem}.npz")
 
 

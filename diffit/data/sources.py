@@ -57,6 +57,7 @@ class DataSource:
         images: the number of its images, None where only the download tells.
         classes: the number of its classes, None where only the download tells.
         references: whether a data set of this source can be scored against another one.
+        statistics: whether its archive holds published statistics, which count instead of measured ones.
         watched: the folder whose time of change means that images were added or removed, where there is one.
     """
 
@@ -67,6 +68,7 @@ class DataSource:
     images: int | None = None
     classes: int | None = None
     references: bool = True
+    statistics: bool = False
     watched: Callable[[dict], Path | None] = lambda spec: None
 
     def load(self) -> ModuleType:
@@ -149,6 +151,7 @@ SOURCES: Registry[DataSource] = Registry(
         },
         images=10_000,
         references=False,
+        statistics=True,
     ),
 )
 

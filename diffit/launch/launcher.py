@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from diffit.cli import UserError, natural, positive
+from diffit.cli import UserError, non_negative_int, positive_int
 from diffit.launch import slurm_job
 from diffit.launch.follow import follow
 from diffit.launch.local_ranks import run_ranks, this_command
@@ -41,12 +41,12 @@ LOCK_PATIENCE_SECONDS = 600
 def add_arguments(parser: ArgumentParser) -> None:
     """The options that say where and with what a training runs."""
     parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="here, or as a SLURM job")
-    parser.add_argument("--ranks", type=positive, default=1, help="local: processes on this machine")
+    parser.add_argument("--ranks", type=positive_int, default=1, help="local: processes on this machine")
     parser.add_argument("--partition", default="", help="slurm: partition (default: the cluster's)")
     parser.add_argument("--account", default="", help="slurm: account (default: the cluster's)")
-    parser.add_argument("--nodes", type=positive, default=1, help="slurm: nodes")
-    parser.add_argument("--gpus", type=natural, default=0, help="slurm: GPUs a node, each with a rank of its own")
-    parser.add_argument("--cpus", type=natural, default=0, help="slurm: CPUs a rank")
+    parser.add_argument("--nodes", type=positive_int, default=1, help="slurm: nodes")
+    parser.add_argument("--gpus", type=non_negative_int, default=0, help="slurm: GPUs per node, one rank each")
+    parser.add_argument("--cpus", type=non_negative_int, default=0, help="slurm: CPUs a rank")
     parser.add_argument("--memory", default="", help="slurm: memory a node, as sbatch takes it")
     parser.add_argument("--hours", type=_hours, default=24, help="slurm: time limit; the training goes on beyond it")
     parser.add_argument("--sbatch", default="", metavar="'KEY=VALUE …'", help="slurm: further options of sbatch")

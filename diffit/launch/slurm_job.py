@@ -91,7 +91,7 @@ class JobRanks:
     def __call__(self) -> None:
         os.environ[ranks.LAUNCHER], os.environ[SUBMISSION] = ranks.SLURM, self.name
         sys.argv[1:] = self.arguments
-        cli.run(importlib.import_module(self.module).main)
+        cli.run_command(importlib.import_module(self.module).main)
 
     def checkpoint(self) -> DelayedSubmission:
         """Start again, for a signal before training has handlers of its own. Saves nothing: it runs in mid-step."""

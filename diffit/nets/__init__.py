@@ -1,4 +1,4 @@
-"""The registry of networks: what ``net.kind`` can be."""
+"""The registry of networks, which the configuration selects by ``net.kind``."""
 
 import importlib
 from collections.abc import Mapping
@@ -18,13 +18,14 @@ class Network:
     """One kind of network.
 
     Args:
-        name: what ``net.kind`` says.
-        description: one sentence for people.
-        module: where its classes are; imported when a network is built, and part of the fingerprint of its runs only.
-        config: the class of its shape, whose fields are ``settings`` and what follows from the data.
-        network: the class of the network, built of a ``config``.
-        sees: ``images`` or ``latents``; a network for latents takes labels as well.
-        settings: the keys of ``net`` in a run.
+        name: value of ``net.kind``.
+        description: one sentence for the documentation.
+        module: module with the two classes below. It is imported only when a network is built, so it enters the
+            fingerprints of its own runs only.
+        config: name of the configuration class; its fields are ``settings`` and the sizes that follow from the data.
+        network: name of the network class, whose constructor takes a ``config``.
+        sees: ``images`` or ``latents``; networks for latents also take labels.
+        settings: the other keys of ``net`` in the configuration of a run.
     """
 
     name: str
@@ -36,7 +37,10 @@ class Network:
     settings: Mapping[str, Setting]
 
     def build(self, fields: dict) -> "nn.Module":
-        """The untrained network with these fields of its config. Raises TypeError or ValueError for wrong ones."""
+        """Build the untrained network from the fields of its configuration class.
+
+        Raises TypeError for unknown or missing fields and ValueError for invalid values.
+        """
         module = importlib.import_module(self.module)
         return getattr(module, self.network)(getattr(module, self.config)(**fields))
 
@@ -56,7 +60,7 @@ NETWORKS: Registry[Network] = Registry(
     "network",
     Network(
         name="ushaped",
-        description="image-space DiffiT: a U of residual cells with windowed TMSA (Figure 4)",
+        description="image-space DiffiT: a U-shaped network of residual cells with windowed TMSA (Figure 4)",
         module="diffit.nets.ushaped",
         config="UShapedConfig",
         network="UShapedDiffiT",
@@ -71,7 +75,7 @@ NETWORKS: Registry[Network] = Registry(
             "time_dim": COUNT,
             "groups": COUNT,
             "dropout": _DROPOUT,
-            # The ablations' parts.
+            # Alternatives for the ablations (Tables 4, 6, 7, 8 and Section I.1).
             "transformer": optional(one_of("tmsa", "separate", "time-in-bias", "time-in-mlp")),
             "time_embedding": optional(one_of("positional", "fourier")),
             "resizing": optional(one_of("convolution", "bilinear")),
@@ -81,7 +85,7 @@ NETWORKS: Registry[Network] = Registry(
     ),
     Network(
         name="vit",
-        description="a vision transformer with a convolutional decoder: configurations A and B of Table 4",
+        description="vision transformer with a convolutional decoder: configurations A and B of Table 4",
         module="diffit.nets.vit",
         config="ViTConfig",
         network="ViTSETR",
@@ -101,7 +105,7 @@ NETWORKS: Registry[Network] = Registry(
     ),
     Network(
         name="song",
-        description="DDPM++ and NCSN++, with self-attention or with TMSA in its place (Table 5)",
+        description="DDPM++ and NCSN++, with self-attention or TMSA (Table 5)",
         module="diffit.nets.song",
         config="SongConfig",
         network="SongUNet",
@@ -118,7 +122,7 @@ NETWORKS: Registry[Network] = Registry(
     ),
     Network(
         name="latent",
-        description="latent DiffiT: transformer blocks with TMSA over patches of latents (Figure 3)",
+        description="latent DiffiT: transformer blocks with TMSA on patches of latents (Figure 3)",
         module="diffit.nets.latent",
         config="LatentConfig",
         network="LatentDiffiT",
@@ -127,7 +131,7 @@ NETWORKS: Registry[Network] = Registry(
     ),
     Network(
         name="dit",
-        description="DiT with its adaptive layer norm, or with TMSA in its place (Figure 7 b)",
+        description="DiT with adaptive layer norm or TMSA (Figure 7 b)",
         module="diffit.nets.dit",
         config="DiTConfig",
         network="DiT",
@@ -138,9 +142,9 @@ NETWORKS: Registry[Network] = Registry(
 
 
 def build(spec: dict) -> "nn.Module":
-    """A network from its description: ``kind`` and the fields of its config, with lists for tuples.
+    """Build a network from its specification: ``kind`` and the fields of its configuration class (lists for tuples).
 
-    Raises :class:`UserError` for an unknown kind or field and for values that do not go together.
+    Raises :class:`UserError` for an unknown kind, unknown fields and inconsistent values.
     """
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
     network = NETWORKS[fields.pop("kind")]
@@ -151,5 +155,5 @@ def build(spec: dict) -> "nn.Module":
 
 
 def takes_labels(kind: str) -> bool:
-    """Whether networks of a kind take labels: the ones for latents do."""
+    """Whether networks of a kind take class labels; only networks for latents do."""
     return NETWORKS[kind].sees == "latents"

@@ -1,9 +1,9 @@
-"""DiT (Peebles and Xie 2023), the base model of Fig. 7 (b) and Table 9, with its own modulation or with TMSA.
+"""DiT (Peebles and Xie 2023), the baseline of Figure 7 (b) and Table 9, with adaptive layer norm or with TMSA.
 
-Tokens, embeddings and outputs are those of latent DiffiT, which was built after it. A block of DiT's own scales, shifts
-and gates attention and MLP by six vectors that a linear map makes of time and label (adaLN-Zero), and its attention has
-no position bias. With TMSA a block is DiffiT's; our reading is that the modulation of the last layer stays, since the
-text replaces the mechanism of the blocks.
+Latent DiffiT was derived from DiT, so tokens, embeddings and outputs are the same. DiT's own block (adaLN-Zero) shifts,
+scales and gates attention and MLP with six vectors, which a linear layer computes from the time and label embedding.
+Its attention has no position bias. With TMSA, the blocks are those of latent DiffiT. We assume that the last layer
+keeps its modulation, because the paper only describes a replacement in the blocks.
 """
 
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ CONDITIONINGS = ("adaln-zero", "tmsa")
 
 @dataclass(frozen=True)
 class DiTConfig(LatentConfig):
-    """Shape of a :class:`DiT`. Raises ValueError for values that do not go together."""
+    """Shape of a :class:`DiT`. Raises ValueError for invalid or inconsistent values."""
 
     conditioning: str  # adaln-zero or tmsa
 
     def __post_init__(self):
         super().__post_init__()
         if self.conditioning not in CONDITIONINGS:
-            raise ValueError(f"conditioning {self.conditioning!r} is none of {', '.join(CONDITIONINGS)}")
+            raise ValueError(f"conditioning is {self.conditioning!r}; choose one of {', '.join(CONDITIONINGS)}")
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Tokens [B, N, D], shift and scale [B, D]."""
+    """x (1 + scale) + shift, for tokens x [B, N, D] and shift and scale [B, D]."""
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention without position bias."""
+    """Multi-head self-attention without position bias: tokens [B, N, D] -> [B, N, D]."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -49,7 +49,11 @@ class Attention(nn.Module):
 
 
 class AdaLNZeroBlock(nn.Module):
-    """x += gate · SA(modulated LN(x)), x += gate · MLP(modulated LN(x)); the gates begin as zero."""
+    """x <- x + g1 SA(LN(x) (1 + s1) + b1), x <- x + g2 MLP(LN(x) (1 + s2) + b2).
+
+    A linear layer computes the shifts b, scales s and gates g from swish(time and label embedding). It is initialized
+    with zeros, so the block is the identity before training.
+    """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float):
         super().__init__()
@@ -60,14 +64,14 @@ class AdaLNZeroBlock(nn.Module):
         self.modulation = nn.Linear(dim, 6 * dim)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Tokens [B, N, D], time and label [B, D] -> like x."""
+        """Tokens [B, N, D], time and label embedding [B, D] -> tokens [B, N, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(time)).chunk(6, dim=1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class ModulatedFinalLayer(FinalLayer):
-    """Tokens to patches of the output: layer norm, modulated, linear."""
+    """Tokens to output patches: layer norm, modulation by time and label, linear layer."""
 
     def __init__(self, dim: int, channels: int, patch: int):
         super().__init__(dim, channels, patch)
@@ -79,23 +83,26 @@ class ModulatedFinalLayer(FinalLayer):
 
 
 class DiT(LatentDiffiT):
-    """Predicts what :class:`LatentDiffiT` predicts, from the same arguments."""
+    """DiT; arguments and outputs are those of :class:`LatentDiffiT`."""
 
     def build_blocks(self) -> nn.ModuleList:
+        """The transformer blocks, adaLN-Zero or TMSA."""
         c = self.config
         if c.conditioning == "tmsa":
             return super().build_blocks()
         return nn.ModuleList(AdaLNZeroBlock(c.hidden_size, c.num_heads, c.mlp_ratio) for _ in range(c.depth))
 
     def build_final_layer(self) -> nn.Module:
+        """The modulated layer that maps tokens to output patches."""
         c = self.config
         return ModulatedFinalLayer(c.hidden_size, 2 * c.channels, c.patch_size)
 
-    def finish(self, x: Tensor, time: Tensor) -> Tensor:
+    def decode_tokens(self, x: Tensor, time: Tensor) -> Tensor:
+        """Last tokens [B, N, D], time and label embedding [B, D] -> output [B, 2C, H, W]."""
         return self.final_layer(x, self.config.grid, time)
 
     def initialize_weights(self) -> None:
-        """As in latent DiffiT; modulations begin as zero, so that a block of DiT's own begins as the identity."""
+        """Initialize as latent DiffiT, and all modulation layers with zeros."""
         super().initialize_weights()
         for module in self.modules():
             if isinstance(module, AdaLNZeroBlock | ModulatedFinalLayer):

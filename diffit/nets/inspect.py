@@ -1,7 +1,7 @@
-"""What follows from the networks themselves: their size, what they compute, and the parts that they are made of.
+"""Parameters, FLOPs and components of networks.
 
-A multiply-add is two FLOPs. Only matrix products and convolutions are counted. Nothing is computed and no weights are
-held: networks are built of fake tensors.
+One multiply-add counts as two FLOPs; only matrix products and convolutions count. Networks are built from fake tensors,
+so nothing is computed and no weights are allocated.
 """
 
 import json
@@ -19,13 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffit import nets
 from diffit.store.files import canonical
 
-# Products of tokens with tokens; all else that is counted is a linear layer or a convolution.
+# Operations that multiply tokens with tokens; all other counted operations are linear layers or convolutions.
 ATTENTION = ("bmm", "baddbmm")
 
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters of a network, and FLOPs of one image's forward pass: all, and those of its linear layers."""
+    """Number of parameters, and FLOPs of one image's forward pass: in total, and of linear layers and convolutions."""
 
     parameters: int
     flops: int
@@ -33,7 +33,7 @@ class Size:
 
 
 def size(spec: dict) -> Size:
-    """The size of a network, described as :func:`diffit.nets.build` takes it."""
+    """The size of a network that is specified as for :func:`diffit.nets.build`."""
     return _size(canonical(spec))
 
 
@@ -46,8 +46,8 @@ def _size(spec: str) -> Size:
 
 
 def flops(forward: Callable[[], object]) -> Counter:
-    """FLOPs of ``forward``, which computes with fake tensors: ``attention`` and ``linear``."""
-    # The counter does not know all fused kernels of attention; their plain form is made of matrix products.
+    """FLOPs of a function that computes with fake tensors, by ``attention`` and ``linear``."""
+    # The counter does not support all fused attention kernels; the unfused form consists of matrix products.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         forward()
     work = Counter()
@@ -57,42 +57,43 @@ def flops(forward: Callable[[], object]) -> Counter:
 
 
 def parts(spec: dict, part: str) -> list[tuple[str, str]]:
-    """Components of a network with their output sizes, in order.
+    """Names and output sizes of a network's components, in order of execution.
 
-    Of the U-shaped network those of its ``encoder`` or its ``decoder`` (Tables S.2 and S.3), of a latent one all.
+    For the U-shaped network, ``part`` is ``encoder`` (Table S.2) or ``decoder`` (Table S.3). For latent networks it is
+    ``encoder`` and includes all components.
     """
     found: list[tuple[str, str, str]] = []
     with FakeTensorMode():
         net, inputs = _with_inputs(spec)
-        steps = _u_shaped(net) if spec["kind"] == "ushaped" else _latent(net)
+        components = _u_shaped_components(net) if spec["kind"] == "ushaped" else _latent_components(net)
 
-        def note(module: nn.Module, _, output: torch.Tensor) -> None:
-            where, name = steps[module]
-            # Maps are [B, C, H, W], tokens [B, N, C]; both are told with their channels last.
+        def record(module: nn.Module, _, output: torch.Tensor) -> None:
+            half, name = components[module]
+            # Feature maps are [B, C, H, W], tokens [B, N, C]; sizes are listed with channels last.
             shape = (*output.shape[2:], output.shape[1]) if output.ndim == 4 else output.shape[1:]
-            found.append((where, name, " × ".join(map(str, shape))))
+            found.append((half, name, " × ".join(map(str, shape))))
 
-        for module in steps:
-            module.register_forward_hook(note)
+        for module in components:
+            module.register_forward_hook(record)
         with torch.no_grad():
             net(*inputs)
     side = inputs[0].shape[2]
-    before = [size for where, _, size in found if where == "encoder"] if part == "decoder" else []
-    listed = [(name, size) for where, name, size in found if where == part]
+    before = [size for half, _, size in found if half == "encoder"] if part == "decoder" else []
+    listed = [(name, size) for half, name, size in found if half == part]
     return [("Input", before[-1] if before else f"{side} × {side} × {spec['channels']}"), *listed]
 
 
-def _u_shaped(net: nn.Module) -> dict[nn.Module, tuple[str, str]]:
-    """The modules whose outputs are shown, with their half and their name."""
-    steps = {net.tokenizer: ("encoder", "Tokenizer"), net.head: ("decoder", "Head")}
-    steps |= dict.fromkeys(net.downsamplers, ("encoder", "Downsampler"))
-    steps |= dict.fromkeys(net.upsamplers, ("decoder", "Upsampler"))
-    for where in ("encoder", "decoder"):
-        steps |= {stage[-1]: (where, f"DiffiT ResBlock × {len(stage)}") for stage in getattr(net, where)}
-    return steps
+def _u_shaped_components(net: nn.Module) -> dict[nn.Module, tuple[str, str]]:
+    """The half (encoder or decoder) and name of a component, by the module that computes its output."""
+    components = {net.tokenizer: ("encoder", "Tokenizer"), net.head: ("decoder", "Head")}
+    components |= dict.fromkeys(net.downsamplers, ("encoder", "Downsampler"))
+    components |= dict.fromkeys(net.upsamplers, ("decoder", "Upsampler"))
+    for half in ("encoder", "decoder"):
+        components |= {stage[-1]: (half, f"DiffiT ResBlock × {len(stage)}") for stage in getattr(net, half)}
+    return components
 
 
-def _latent(net: nn.Module) -> dict[nn.Module, tuple[str, str]]:
+def _latent_components(net: nn.Module) -> dict[nn.Module, tuple[str, str]]:
     blocks = f"DiffiT Transformer block × {len(net.blocks)}"
     return {
         net.x_embedder.proj: ("encoder", "Patches to tokens"),
@@ -102,7 +103,7 @@ def _latent(net: nn.Module) -> dict[nn.Module, tuple[str, str]]:
 
 
 def _with_inputs(spec: dict) -> tuple[nn.Module, tuple]:
-    """The network and what it takes for one image."""
+    """The network and the arguments of its forward pass for one image."""
     side = spec.get("input_size", spec.get("resolution"))
     labels = torch.zeros(1, dtype=torch.int64) if nets.takes_labels(spec["kind"]) else None
     return nets.build(spec), (torch.zeros(1, spec["channels"], side, side), torch.zeros(1), labels)

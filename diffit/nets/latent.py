@@ -1,4 +1,4 @@
-"""Latent DiffiT: the class-conditional network of Sec. 3.3, whose parameters bear the names of the released weights."""
+"""Latent DiffiT, the class-conditional network of Section 3.3. Parameter names are those of the released weights."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,20 @@ from torch.utils.checkpoint import checkpoint
 from diffit.cli import UserError
 from diffit.nets.layers import TMSA, DiffiTTransformer, TimeEmbedding
 
-POSITIONAL_DIM = 256  # of the timestep's embedding, as released
+POSITIONAL_DIM = 256  # channels of the timestep's positional embedding, as in the released network
 
 
 @dataclass(frozen=True)
 class LatentConfig:
-    """Shape of a :class:`LatentDiffiT`. Raises ValueError for values that do not go together."""
+    """Shape of a :class:`LatentDiffiT`. Raises ValueError for invalid or inconsistent values."""
 
-    input_size: int  # side of the latents
-    channels: int  # of the latents; the network answers with twice as many
-    patch_size: int  # side of the patch that becomes a token
-    hidden_size: int  # channels of a token, of the time token as well
+    input_size: int  # height and width of the latents
+    channels: int  # of the latents; the output has twice as many
+    patch_size: int  # side of a patch; each patch becomes one token
+    hidden_size: int  # channels of spatial tokens and of the time token
     depth: int  # transformer blocks
     num_heads: int
-    mlp_ratio: float  # hidden width of the MLPs over hidden_size
+    mlp_ratio: float  # hidden width of the MLPs divided by hidden_size
     num_classes: int  # 0 for an unconditional network
 
     def __post_init__(self):
@@ -37,16 +37,16 @@ class LatentConfig:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
         if self.hidden_size % 4:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 4, which the position table needs")
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 4, as the position table requires")
 
     @property
     def grid(self) -> int:
-        """Tokens along a side."""
+        """Tokens per side."""
         return self.input_size // self.patch_size
 
 
 class PatchEmbedding(nn.Module):
-    """Latents to tokens: one linear map of each patch, written as a convolution."""
+    """Latents to tokens: one linear map per patch, implemented as a convolution: [B, C, H, W] -> [B, N, D]."""
 
     def __init__(self, channels: int, dim: int, patch: int):
         super().__init__()
@@ -57,7 +57,7 @@ class PatchEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """A learned vector for each class, and a last one that stands for no label."""
+    """A learned vector per class; the additional last vector means "no label": labels [B] -> [B, D]."""
 
     def __init__(self, classes: int, dim: int):
         super().__init__()
@@ -68,7 +68,7 @@ class LabelEmbedding(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Tokens to patches of the output: layer norm without parameters, swish, linear."""
+    """Tokens to output patches: layer norm without parameters, swish, linear layer."""
 
     def __init__(self, dim: int, channels: int, patch: int):
         super().__init__()
@@ -85,10 +85,10 @@ class FinalLayer(nn.Module):
 
 
 def position_table(grid: int, dim: int) -> Tensor:
-    """Fixed embedding of the tokens of a square grid: float32 [1, grid², dim].
+    """Fixed position embedding of a square grid of tokens: float32 [1, grid², dim].
 
-    The first half of the channels tells the column, the second the row; each half is the sines, then the cosines at
-    dim/4 frequencies falling from 1 to 1/10000.
+    The first half of the channels encodes the column, the second half the row. Each half contains sin(w_k p), then
+    cos(w_k p), at position p and frequencies w_k = 10000^(-k / (dim/4)), k = 0, ..., dim/4 - 1.
     """
     frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # [grid, dim/4]
@@ -98,13 +98,15 @@ def position_table(grid: int, dim: int) -> Tensor:
 
 
 class LatentDiffiT(nn.Module):
-    """Predicts from a noisy latent its noise and, for each value, where its variance lies in its range.
+    """Predicts the noise of a noisy latent and, per value, the fraction that interpolates the reverse step's variance.
 
-    Attention is over the whole grid. The time token is the sum of the timestep's and the label's embedding; label
-    ``num_classes`` stands for no label, and whose label is hidden is decided outside.
+    Attention covers the whole grid. The time token is the sum of the embeddings of timestep and label. Label
+    ``num_classes`` means "no label"; the caller decides which labels to replace by it.
 
-    ``checkpoint_blocks`` keeps only the inputs of the blocks for the backward pass and computes the rest again: less
-    memory, the same numbers.
+    Args:
+        config: the shape.
+        checkpoint_blocks: store only the inputs of the blocks for the backward pass and recompute the rest, which saves
+            memory and gives the same numbers.
     """
 
     def __init__(self, config: LatentConfig, checkpoint_blocks: bool = False):
@@ -120,7 +122,7 @@ class LatentDiffiT(nn.Module):
         self.initialize_weights()
 
     def build_blocks(self) -> nn.ModuleList:
-        """The transformer blocks, each called with tokens and time."""
+        """The transformer blocks; each takes tokens and time token."""
         c = self.config
         return nn.ModuleList(
             DiffiTTransformer(c.hidden_size, c.hidden_size, c.num_heads, (c.grid, c.grid), c.mlp_ratio)
@@ -128,15 +130,15 @@ class LatentDiffiT(nn.Module):
         )
 
     def build_final_layer(self) -> nn.Module:
-        """What makes the output of the tokens."""
+        """The layer that maps tokens to output patches."""
         c = self.config
         return FinalLayer(c.hidden_size, 2 * c.channels, c.patch_size)
 
     def initialize_weights(self) -> None:
-        """Every weight in one place, after DiT; in the beginning the network gives zeros."""
+        """Initialize all weights as DiT does. The output of the untrained network is 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight.flatten(1))  # a patch's convolution is a linear map
+                nn.init.xavier_uniform_(module.weight.flatten(1))  # the patch embedding is a linear map
                 nn.init.zeros_(module.bias)
             if isinstance(module, TMSA):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
@@ -151,35 +153,38 @@ class LatentDiffiT(nn.Module):
         x = self.x_embedder(x) + self.pos_embed  # [B, N, D]
         for block in self.blocks:
             x = checkpoint(block, x, time, use_reentrant=False) if self.checkpoint_blocks else block(x, time)
-        return self.finish(x, time)  # [B, 2C, H, W]
+        return self.decode_tokens(x, time)  # [B, 2C, H, W]
 
-    def finish(self, x: Tensor, time: Tensor) -> Tensor:
-        """The output that the last tokens [B, N, D] make."""
+    def decode_tokens(self, x: Tensor, time: Tensor) -> Tensor:
+        """Last tokens [B, N, D], time token [B, D] -> output [B, 2C, H, W]."""
         return self.final_layer(x, self.config.grid)
 
 
 def load_released(net: LatentDiffiT, state: dict[str, Tensor]) -> None:
-    """Load the weights of a released file into ``net``.
+    """Load released weights into ``net``.
 
-    What follows from the grid, the index of the position bias that the files hold for each block, is left aside.
-    Raises :class:`UserError` that says what differs where any other key, shape or dtype is not the network's; then
-    nothing is loaded.
+    The released files also contain each block's index of the position bias; it is ignored, because it follows from the
+    grid. Raises :class:`UserError` with the differences and loads nothing if another name, shape or dtype differs.
     """
     own = net.state_dict()
     given = {name: value for name, value in state.items() if not name.endswith(".relative_position_index")}
-    unlike = (name for name in own if name in given and _kind(given[name]) != _kind(own[name]))
+    unequal = (name for name in own if name in given and _dtype_and_shape(given[name]) != _dtype_and_shape(own[name]))
     differences = {
         "missing": [name for name in own if name not in given],
         "unexpected": [name for name in given if name not in own],
-        "different": [f"{name} is {_kind(given[name])} and should be {_kind(own[name])}" for name in unlike],
+        "different": [
+            f"{name} is {_dtype_and_shape(given[name])} and should be {_dtype_and_shape(own[name])}" for name in unequal
+        ],
     }
     if any(differences.values()):
-        said = "; ".join(f"{kind}: {_shortened(names)}" for kind, names in differences.items() if names)
-        raise UserError(f"the weights do not fit the network ({said}); take those of its resolution and class count")
-    net.load_state_dict(given, assign=True)  # also into a network on the meta device, which takes no memory
+        listed = "; ".join(f"{kind}: {_shortened(names)}" for kind, names in differences.items() if names)
+        raise UserError(
+            f"the weights do not fit the network ({listed}); use weights for its resolution and number of classes"
+        )
+    net.load_state_dict(given, assign=True)  # assign: works for networks on the meta device as well
 
 
-def _kind(value: Tensor) -> str:
+def _dtype_and_shape(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 

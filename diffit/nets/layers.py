@@ -1,6 +1,6 @@
-"""The parts of DiffiT, one class each: time embedding, TMSA, transformer block and residual cell.
+"""The layers of DiffiT: time embedding, TMSA, transformer block and residual cell.
 
-Equation numbers are the paper's. Where the released latent network has the same part, the parameters bear its names.
+Equation numbers refer to the paper. Parameters that also exist in the released latent network have the same names.
 """
 
 import math
@@ -14,17 +14,22 @@ from torch import Tensor, nn
 
 
 def positional_embedding(positions: Tensor, dim: int) -> Tensor:
-    """Cosines, then sines, of positions [B] at dim/2 frequencies falling from 1 to 1/10000: float32 [B, dim]."""
+    """cos(w_k p), then sin(w_k p), of positions p [B] for w_k = 10000^(-2k / dim), k < dim/2: float32 [B, dim]."""
     octaves = torch.arange(dim // 2, device=positions.device, dtype=torch.float32) / (dim // 2)
     angles = positions.float()[:, None] * torch.exp(-math.log(10000) * octaves)  # [B, dim/2]
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class TimeEmbedding(nn.Module):
-    """The time token: positional embedding through a small MLP with swish (Sec. 3.2).
+    """The time token: x_t = W2 swish(W1 e + b1) + b2 with the positional embedding e (Section 3.2).
 
-    Augmentation labels, where a network has them, enter by a linear map without bias that is added to the positional
-    embedding, so that zero labels (no augmentation) add nothing.
+    If the network has augmentation labels a, then e = positional embedding + A a. A has no bias, so labels of zero (no
+    augmentation) change nothing.
+
+    Args:
+        positional_dim: channels P of the positional embedding.
+        dim: channels T of the time token.
+        augment_labels: number of augmentation labels; 0 for none.
     """
 
     def __init__(self, positional_dim: int, dim: int, augment_labels: int = 0):
@@ -34,8 +39,8 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(positional_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, noise: Tensor, augment: Tensor | None = None) -> Tensor:
-        """Noise levels or timesteps [B], labels [B, A] or None -> time token [B, T]."""
-        # Not under autocast: in bfloat16 neighboring noise levels would share a token.
+        """Noise levels or timesteps [B], augmentation labels [B, A] or None -> time token [B, T]."""
+        # Without autocast, because neighboring noise levels are equal in bfloat16.
         with torch.autocast(noise.device.type, enabled=False):
             embedding = self.embed(noise).to(self.mlp[0].weight.dtype)  # [B, P]
             if augment is not None:
@@ -44,14 +49,14 @@ class TimeEmbedding(nn.Module):
             return self.mlp(embedding)  # [B, T]
 
     def embed(self, noise: Tensor) -> Tensor:
-        """float32 [B, P]."""
+        """Noise levels or timesteps [B] -> positional embedding, float32 [B, P]."""
         return positional_embedding(noise, self.positional_dim)
 
 
 def relative_position_index(grid: tuple[int, int]) -> Tensor:
-    """Row of the bias table for each pair of tokens of a grid (h, w): int64 [N, N] with N = h·w, query first.
+    """Row of the bias table for each (query, key) pair of tokens of an h × w grid: int64 [N, N], N = h w.
 
-    The row is that of the offset query − key, counted from −(h−1), −(w−1) in raster order: 0 to (2h−1)(2w−1)−1.
+    For the offset (dy, dx) = query - key, the row is (dy + h - 1) (2w - 1) + dx + w - 1.
     """
     h, w = grid
     place = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).flatten(1)  # [2, N]
@@ -62,9 +67,14 @@ def relative_position_index(grid: tuple[int, int]) -> Tensor:
 class TMSA(nn.Module):
     """Time-dependent multi-head self-attention (Eq. 3-6).
 
-    Queries, keys and values are sums of a projection of the spatial token and one of the time token:
-    q = x_s W_qs + x_t W_qt, k and v alike (Eq. 3-5); Softmax(Q K^T / sqrt(d) + B) V follows (Eq. 6), with a
-    relative position bias B that is learned for each head.
+    q = x_s W_qs + x_t W_qt, and likewise k and v (Eq. 3-5), for spatial tokens x_s and time token x_t. The output is
+    Softmax(Q K^T / sqrt(d) + B) V (Eq. 6) with a learned relative position bias B per head, followed by a linear layer.
+
+    Args:
+        dim: channels C of the spatial tokens.
+        time_dim: channels T of the time token.
+        heads: number of attention heads.
+        grid: height and width of a window in tokens; N = height · width.
     """
 
     def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int]):
@@ -79,20 +89,20 @@ class TMSA(nn.Module):
         self.register_buffer("relative_position_index", relative_position_index(grid), persistent=False)
 
     def position_bias(self) -> Tensor:
-        """B of Eq. 6: [heads, N, N]."""
+        """B in Eq. 6: [heads, N, N]."""
         tokens = len(self.relative_position_index)
         bias = self.relative_position_bias_table.index_select(0, self.relative_position_index.flatten())
         return rearrange(bias, "(q k) heads -> heads q k", q=tokens)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Spatial tokens [B·windows, N, C] with an image's windows together, time token [B, T] -> like x."""
+        """Spatial tokens [B·windows, N, C], windows of an image in sequence, time token [B, T] -> [B·windows, N, C]."""
         q, k, v = self.project(x, time)
         return self.attend(q, k, v, self.position_bias()[None])
 
     def project(self, x: Tensor, time: Tensor) -> Tensor:
         """Queries, keys and values (Eq. 3-5): [3, B·windows, heads, N, d]."""
         qkv = self.qkv(x)  # [B·windows, N, 3C]
-        # The time token is projected once for an image and added in all its windows.
+        # The time token is projected once per image and added in all its windows.
         qkv = rearrange(qkv, "(b windows) n c -> b (windows n) c", b=len(time)) + self.qkv_temb(time)[:, None]
         return self.split_heads(qkv, x.shape[1])
 
@@ -103,18 +113,19 @@ class TMSA(nn.Module):
         )
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        """Eq. 6 with the output's projection: [B·windows, heads, N, d] and a bias that fits -> [B·windows, N, C]."""
+        """Eq. 6 and the output layer: q, k, v [B·windows, heads, N, d], bias [1 or B·windows, heads, N, N] -> tokens
+        [B·windows, N, C]."""
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))  # [B·windows, heads, N, d]
         return self.proj(rearrange(x, "b heads n d -> b n (heads d)"))
 
     def weights(self, x: Tensor, time: Tensor) -> Tensor:
-        """The softmax of Eq. 6, for pictures of it: [B·windows, heads, N, N], query first."""
+        """Attention weights, the softmax in Eq. 6, for figures: [B·windows, heads, N (query), N (key)]."""
         q, k, _ = self.project(x, time)
         return (q @ k.mT / math.sqrt(q.shape[-1]) + self.position_bias()[None]).softmax(dim=-1)
 
 
 class MLP(nn.Module):
-    """Linear, GELU (tanh form, as in the released network), Linear."""
+    """Linear, GELU (tanh approximation, as in the released network), linear: [..., C] -> [..., C]."""
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
@@ -126,7 +137,10 @@ class MLP(nn.Module):
 
 
 class DiffiTTransformer(nn.Module):
-    """x^ = TMSA(LN(x_s), x_t) + x_s (Eq. 7), x = MLP(LN(x^)) + x^ (Eq. 8); LN has no parameters, as released."""
+    """x^ = TMSA(LN(x_s), x_t) + x_s (Eq. 7), x = MLP(LN(x^)) + x^ (Eq. 8).
+
+    LN has no parameters, as in the released network.
+    """
 
     attention = TMSA
 
@@ -138,15 +152,15 @@ class DiffiTTransformer(nn.Module):
         self.mlp = MLP(dim, round(dim * mlp_ratio))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Spatial tokens [B·windows, N, C], time token [B, T] -> like x."""
+        """Spatial tokens [B·windows, N, C], time token [B, T] -> [B·windows, N, C]."""
         x = self.attn(self.norm1(x), time) + x
         return self.mlp(self.norm2(x)) + x
 
 
 def fit_window(grid: int, window: int) -> int:
-    """Side of the windows that tile a grid: a window larger than the grid is the grid.
+    """Side of the windows that tile a square grid: min(grid, window).
 
-    Raises ValueError where the window is smaller than the grid and does not divide it.
+    Raises ValueError if a window smaller than the grid does not divide it.
     """
     window = min(window, grid)
     if grid % window:
@@ -155,7 +169,7 @@ def fit_window(grid: int, window: int) -> int:
 
 
 def partition(x: Tensor, window: int) -> Tensor:
-    """Cut a feature map [B, C, H, W] into windows: tokens [B·windows, window², C], an image's windows together."""
+    """Cut a feature map [B, C, H, W] into windows: tokens [B·windows, window², C], windows of an image in sequence."""
     return rearrange(x, "b c (y h) (x w) -> (b y x) (h w) c", h=window, w=window)
 
 
@@ -166,9 +180,9 @@ def merge(tokens: Tensor, grid: int, window: int) -> Tensor:
 
 
 class DiffiTResBlock(nn.Module):
-    """x^ = Conv3x3(Swish(GN(x_s))) (Eq. 9), x = DiffiT-Transformer(x^, x_t) + x_s (Eq. 10), in local windows.
+    """x^ = Conv3x3(Swish(GN(x_s))) (Eq. 9), x = DiffiT-Transformer(x^, x_t) + x_s (Eq. 10), with local windows.
 
-    Dropout, which the paper does not place, stands where EDM has it: right before the cell's convolution.
+    The paper does not say where dropout is applied; we follow EDM and apply it before the convolution.
     """
 
     def __init__(
@@ -192,17 +206,17 @@ class DiffiTResBlock(nn.Module):
         self.transformer = transformer(dim, time_dim, dim // head_dim, (self.window, self.window), mlp_ratio)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Feature map [B, C, H, W], time token [B, T] -> like x."""
+        """Feature map [B, C, H, W], time token [B, T] -> [B, C, H, W]."""
         h = self.conv(self.dropout(F.silu(self.norm(x))))  # [B, C, H, W]
         h = self.transformer(partition(h, self.window), time)  # [B·windows, window², C]
         return merge(h, self.grid, self.window) + x
 
 
-def keep_variance(net: nn.Module) -> None:
-    """Initial weights of an image-space network.
+def initialize_image_network(net: nn.Module) -> None:
+    """Initialize the weights of an image-space network in place.
 
-    Convolutions keep the variance of what they read, the tokenizer's few input channels included: on digits this
-    trains faster than Glorot's rule, which the linear layers follow.
+    Convolutions: normal with variance 1 / fan_in, which preserves the variance of their input. On digits this trains
+    faster than Glorot initialization, which the linear layers use. Bias tables: truncated normal with std 0.02.
     """
     for module in net.modules():
         if isinstance(module, nn.Linear):
@@ -216,28 +230,30 @@ def keep_variance(net: nn.Module) -> None:
 
 
 @contextmanager
-def constant_weights(net: nn.Module) -> Iterator[None]:
-    """Within this context every TMSA builds its position bias once, not in each pass: for sampling, without gradients.
+def cached_position_bias(net: nn.Module) -> Iterator[None]:
+    """Context for sampling, in which every TMSA builds its position bias once instead of in each forward pass.
 
-    The bias is kept in the precision in which attention needs it, that of autocast where it is on. Nothing outlives
-    the context, and it does not end well if a table has changed within it, so no stale bias goes unnoticed.
+    The cached bias has no gradient and has the dtype that attention uses (under autocast, autocast's dtype). Discards
+    the cached bias on exit and asserts that the tables did not change.
     """
     attentions = [module for module in net.modules() if isinstance(module, TMSA)]
     tables = [attention.relative_position_bias_table.detach().clone() for attention in attentions]
     for attention in attentions:
-        attention.position_bias = _built_once(attention)  # hides the method until it is deleted
+        attention.position_bias = _position_bias_once(attention)  # shadows the method until it is deleted
     try:
         yield
     finally:
         for attention in attentions:
             del attention.position_bias
     for attention, table in zip(attentions, tables, strict=True):
-        # Comparing version counters would be cheaper, but fused optimizers do not count their steps there.
-        assert torch.equal(attention.relative_position_bias_table, table), "weights changed within constant_weights"
+        # Tensor version counters would be cheaper to compare, but fused optimizers do not increment them.
+        assert torch.equal(attention.relative_position_bias_table, table), (
+            "a position bias table changed within cached_position_bias"
+        )
 
 
 @torch.no_grad()
-def _built_once(attention: TMSA) -> Callable[[], Tensor]:
+def _position_bias_once(attention: TMSA) -> Callable[[], Tensor]:
     bias = attention.position_bias()
     device = bias.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else bias.dtype

@@ -1,9 +1,9 @@
-"""The networks of Song et al. 2021 that Table 5 trains with and without TMSA: DDPM++ and NCSN++, as EDM describes them.
+"""DDPM++ and NCSN++ (Song et al. 2021) as described in EDM, for Table 5, with self-attention or with TMSA.
 
 Both are U-nets of residual cells with self-attention at one resolution. DDPM++ resizes by averaging and repeating
-pixels and embeds time by sines; NCSN++ resizes with the filter [1, 3, 3, 1], embeds it by random Fourier features, and
-adds the image itself, downsampled, at each level of the encoder. With TMSA the self-attention layers are replaced,
-nothing else.
+pixels and has a sinusoidal time embedding. NCSN++ resizes with the filter [1, 3, 3, 1], embeds time by random Fourier
+features, and adds the downsampled input image at each level of the encoder. The variants with TMSA replace the
+self-attention layers and change nothing else.
 """
 
 import math
@@ -17,36 +17,36 @@ from torch.utils.checkpoint import checkpoint
 
 from diffit.nets.layers import TMSA, positional_embedding
 
-SMALLEST_GROUP = 4  # channels of a group in group normalization, and at most 32 groups
+SMALLEST_GROUP = 4  # channels per group of group normalization; wider layers have 32 groups
 SKIP_SCALE = math.sqrt(0.5)
 FOURIER_SCALE = 16.0
-TINY = 1e-5  # the gain of initial weights that should give nearly nothing
+NEARLY_ZERO_GAIN = 1e-5  # of the initial weights of layers whose output is added to another branch
 FILTERS = {"ddpmpp": (1, 1), "ncsnpp": (1, 3, 3, 1)}
 
 
 @dataclass(frozen=True)
 class SongConfig:
-    """Shape of a :class:`SongUNet`. Raises ValueError for values that do not go together."""
+    """Shape of a :class:`SongUNet`. Raises ValueError for invalid or inconsistent values."""
 
-    resolution: int  # pixels along a side
+    resolution: int  # height and width of the images in pixels
     channels: int  # of the image
     form: str  # ddpmpp or ncsnpp
-    width: int  # channels that a multiplier of 1 stands for
-    multipliers: tuple[int, ...]  # of the width, one for each level, finest first
-    blocks: int  # residual cells of a level; the decoder has one more
-    attention_resolution: int  # where cells attend
-    tmsa: bool  # whether TMSA stands in the place of self-attention
+    width: int  # channels at multiplier 1
+    multipliers: tuple[int, ...]  # channels divided by width, one per level, finest level first
+    blocks: int  # residual cells per level of the encoder; the decoder has one more per level
+    attention_resolution: int  # resolution of the level whose cells have attention
+    tmsa: bool  # whether TMSA replaces self-attention
     dropout: float
-    augment_labels: int  # of EDM's augmentation, 0 for none
+    augment_labels: int  # 9 with EDM's augmentation, 0 without
 
     def __post_init__(self):
         if self.form not in FILTERS:
-            raise ValueError(f"form {self.form!r} is none of {', '.join(FILTERS)}")
+            raise ValueError(f"form is {self.form!r}; choose one of {', '.join(FILTERS)}")
         for key in ("resolution", "channels", "width", "blocks", "attention_resolution"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key} {getattr(self, key)} is not positive")
         if not self.multipliers or min(self.multipliers) <= 0:
-            raise ValueError(f"multipliers {list(self.multipliers)} must name a positive factor for each level")
+            raise ValueError(f"multipliers {list(self.multipliers)} must be a nonempty list of positive factors")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
         halvings = len(self.multipliers) - 1
@@ -55,20 +55,21 @@ class SongConfig:
         if self.width % (2 * SMALLEST_GROUP):
             raise ValueError(f"width {self.width} is not a multiple of {2 * SMALLEST_GROUP}")
         if self.attention_resolution not in [self.resolution // 2**i for i in range(halvings + 1)]:
-            raise ValueError(f"attention_resolution {self.attention_resolution} is not that of a level")
+            raise ValueError(f"attention_resolution {self.attention_resolution} is not the resolution of a level")
 
     @property
     def time_dim(self) -> int:
-        """Width of the time token."""
+        """Channels T of the time token."""
         return 4 * self.width
 
 
 def group_norm(dim: int) -> nn.GroupNorm:
+    """Group normalization of ``dim`` channels with EDM's number of groups."""
     return nn.GroupNorm(min(32, dim // SMALLEST_GROUP), dim, eps=1e-6)
 
 
-class Filter(nn.Module):
-    """Resizing by two with a separable filter: half the size, or twice."""
+class ResizingFilter(nn.Module):
+    """Down- or upsampling by 2 with a separable filter: [B, C, H, W] -> [B, C, H/2, W/2] or [B, C, 2H, 2W]."""
 
     def __init__(self, taps: tuple[int, ...], up: bool):
         super().__init__()
@@ -85,7 +86,7 @@ class Filter(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Self-attention with one head over the grid, without any position bias."""
+    """Self-attention with one head over the whole feature map, without position bias; ignores the time token."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -99,7 +100,7 @@ class SpatialAttention(nn.Module):
 
 
 class GridTMSA(TMSA):
-    """TMSA over a whole feature map, with one head as the attention that it replaces."""
+    """TMSA over a whole feature map, with one head, as in the self-attention that it replaces."""
 
     def __init__(self, dim: int, time_dim: int, grid: int):
         super().__init__(dim, time_dim, 1, (grid, grid))
@@ -110,32 +111,35 @@ class GridTMSA(TMSA):
         return rearrange(attended, "b (h w) c -> b c h w", h=height)
 
 
-class Cell(nn.Module):
-    """Norm, swish, convolution (resizing), time added, norm, swish, dropout, convolution; scaled sum with the input.
+class ResidualCell(nn.Module):
+    """h = Conv(R(Swish(GN(x)))) + W x_t + b, y = (Conv(Dropout(Swish(GN(h)))) + S(x)) / sqrt(2).
 
-    Attention, where the cell has it, follows with a norm and a scaled sum of its own.
+    R is the identity or resizing by 2. The skip S is R, followed by a 1×1 convolution if shapes change. With attention,
+    the output is (y + Attention(GN(y), x_t)) / sqrt(2), otherwise y.
     """
 
     def __init__(
         self,
-        before: int,
-        after: int,
+        in_channels: int,
+        out_channels: int,
         config: SongConfig,
         grid: int,
-        resize: Filter | None = None,
+        resize: ResizingFilter | None = None,
         attends: bool = False,
     ):
         super().__init__()
         self.resize = resize
-        self.norm0, self.norm1 = group_norm(before), group_norm(after)
-        self.conv0 = nn.Conv2d(before, after, 3, padding=1)
-        self.time = nn.Linear(config.time_dim, after)
+        self.norm0, self.norm1 = group_norm(in_channels), group_norm(out_channels)
+        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(config.time_dim, out_channels)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv1 = nn.Conv2d(after, after, 3, padding=1)
-        self.skip = nn.Conv2d(before, after, 1) if before != after or resize else None
+        self.conv1 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels or resize else None
         if attends:
-            self.norm2 = group_norm(after)
-            self.attention = GridTMSA(after, config.time_dim, grid) if config.tmsa else SpatialAttention(after)
+            self.norm2 = group_norm(out_channels)
+            self.attention = (
+                GridTMSA(out_channels, config.time_dim, grid) if config.tmsa else SpatialAttention(out_channels)
+            )
         self.attends = attends
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -150,58 +154,69 @@ class Cell(nn.Module):
 
 
 class SongUNet(nn.Module):
-    """DDPM++ or NCSN++.
+    """DDPM++ or NCSN++: the network F of a preconditioned denoiser (see :mod:`diffit.process.score_sde`).
 
-    ``checkpoint_blocks`` keeps only the inputs of the cells for the backward pass and computes the rest again.
+    Args:
+        config: the shape.
+        checkpoint_blocks: store only the inputs of the cells for the backward pass and recompute the rest.
     """
 
     def __init__(self, config: SongConfig, checkpoint_blocks: bool = False):
         super().__init__()
         c = self.config = config
         self.checkpoint_blocks = checkpoint_blocks
-        fourier, taps = c.form == "ncsnpp", FILTERS[c.form]
+        fourier = c.form == "ncsnpp"
         embedded = c.width * (2 if fourier else 1)
         self.register_buffer("frequencies", FOURIER_SCALE * torch.randn(c.width) if fourier else None)
         self.augment = nn.Linear(c.augment_labels, embedded, bias=False) if c.augment_labels else None
         self.mlp = nn.Sequential(nn.Linear(embedded, c.time_dim), nn.SiLU(), nn.Linear(c.time_dim, c.time_dim))
-
         dims = [c.width * multiplier for multiplier in c.multipliers]
         self.tokenizer = nn.Conv2d(c.channels, dims[0], 3, padding=1)
-        self.encoder, self.shrink, self.inputs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        widths, dim, image = [dims[0]], dims[0], c.channels
-        for level, after in enumerate(dims):
+        skips = self._build_encoder(dims)
+        self._build_decoder(dims, skips)
+        self.head = nn.Sequential(group_norm(dims[0]), nn.SiLU(), nn.Conv2d(dims[0], c.channels, 3, padding=1))
+        self.initialize_weights()
+
+    def _build_encoder(self, dims: list[int]) -> list[int]:
+        """Build the encoder for levels with ``dims`` channels; return the channels of its skip connections in order."""
+        c, taps = self.config, FILTERS[self.config.form]
+        self.encoder, self.image_downsamplers, self.inputs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        skips, dim, image_dim = [dims[0]], dims[0], c.channels
+        for level, level_dim in enumerate(dims):
             grid, cells = c.resolution // 2**level, nn.ModuleList()
             if level:
-                cells.append(Cell(dim, dim, c, grid, resize=Filter(taps, up=False)))
-                if fourier:  # each level's image is made of the one before
-                    self.shrink.append(Filter(taps, up=False))
-                    self.inputs.append(nn.Conv2d(image, dim, 3, padding=1))
-                    image = dim
-                widths.append(dim)
+                cells.append(ResidualCell(dim, dim, c, grid, resize=ResizingFilter(taps, up=False)))
+                if c.form == "ncsnpp":  # the image of a level is computed from the image of the level before
+                    self.image_downsamplers.append(ResizingFilter(taps, up=False))
+                    self.inputs.append(nn.Conv2d(image_dim, dim, 3, padding=1))
+                    image_dim = dim
+                skips.append(dim)
             for _ in range(c.blocks):
-                cells.append(Cell(dim, after, c, grid, attends=grid == c.attention_resolution))
-                dim = after
-                widths.append(dim)
+                cells.append(ResidualCell(dim, level_dim, c, grid, attends=grid == c.attention_resolution))
+                dim = level_dim
+                skips.append(dim)
             self.encoder.append(cells)
+        return skips
 
+    def _build_decoder(self, dims: list[int], skips: list[int]) -> None:
+        """Build the middle cells and the decoder, which reads the skip connections in reverse order."""
+        c, taps, dim = self.config, FILTERS[self.config.form], dims[-1]
         self.middle, self.decoder = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(dims))):
             grid, cells = c.resolution // 2**level, nn.ModuleList()
             if level == len(dims) - 1:
-                self.middle.append(Cell(dim, dim, c, grid, attends=True))
-                self.middle.append(Cell(dim, dim, c, grid))
+                self.middle.append(ResidualCell(dim, dim, c, grid, attends=True))
+                self.middle.append(ResidualCell(dim, dim, c, grid))
             else:
-                cells.append(Cell(dim, dim, c, grid, resize=Filter(taps, up=True)))
+                cells.append(ResidualCell(dim, dim, c, grid, resize=ResizingFilter(taps, up=True)))
             for number in range(c.blocks + 1):
                 attends = number == c.blocks and grid == c.attention_resolution
-                cells.append(Cell(dim + widths.pop(), dims[level], c, grid, attends=attends))
+                cells.append(ResidualCell(dim + skips.pop(), dims[level], c, grid, attends=attends))
                 dim = dims[level]
             self.decoder.append(cells)
-        self.head = nn.Sequential(group_norm(dim), nn.SiLU(), nn.Conv2d(dim, c.channels, 3, padding=1))
-        self.initialize_weights()
 
     def initialize_weights(self) -> None:
-        """Every weight in one place: Glorot's rule, and nearly zero where a sum should begin as its other part."""
+        """Initialize all weights: Glorot, and nearly 0 for layers whose output is added to another branch."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -210,11 +225,11 @@ class SongUNet(nn.Module):
             if isinstance(module, TMSA):
                 nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
         for module in self.modules():
-            if isinstance(module, Cell):
-                nn.init.xavier_uniform_(module.conv1.weight, gain=TINY)
+            if isinstance(module, ResidualCell):
+                nn.init.xavier_uniform_(module.conv1.weight, gain=NEARLY_ZERO_GAIN)
                 if module.attends:
-                    nn.init.xavier_uniform_(module.attention.proj.weight, gain=TINY)
-        nn.init.xavier_uniform_(self.head[-1].weight, gain=TINY)
+                    nn.init.xavier_uniform_(module.attention.proj.weight, gain=NEARLY_ZERO_GAIN)
+        nn.init.xavier_uniform_(self.head[-1].weight, gain=NEARLY_ZERO_GAIN)
 
     def forward(self, x: Tensor, noise: Tensor, augment: Tensor | None = None) -> Tensor:
         """Images [B, C, H, W], noise levels [B], augmentation labels [B, A] or None -> [B, C, H, W]."""
@@ -225,7 +240,7 @@ class SongUNet(nn.Module):
             for number, cell in enumerate(cells):
                 x = self._run(cell, x, time)
                 if level and not number and self.inputs:
-                    image = self.inputs[level - 1](self.shrink[level - 1](image))
+                    image = self.inputs[level - 1](self.image_downsamplers[level - 1](image))
                     x = image = (x + image) * SKIP_SCALE
                 skips.append(x)
         for cell in self.middle:
@@ -248,5 +263,5 @@ class SongUNet(nn.Module):
                 embedding = embedding + self.augment(augment)
             return F.silu(self.mlp(embedding))
 
-    def _run(self, cell: Cell, x: Tensor, time: Tensor) -> Tensor:
+    def _run(self, cell: ResidualCell, x: Tensor, time: Tensor) -> Tensor:
         return checkpoint(cell, x, time, use_reentrant=False) if self.checkpoint_blocks else cell(x, time)

@@ -1,8 +1,8 @@
-"""Image-space DiffiT: the U-shaped network of Fig. 4, Tables S.2 and S.3.
+"""Image-space DiffiT: the U-shaped network of Figure 4, Tables S.2 and S.3.
 
-What the paper leaves open is our choice: heads of ``head_dim`` channels, an MLP ratio, the number of normalization
-groups, layer norms without parameters, skips joined by concatenation and a convolution, and where dropout and the
-augmentation labels enter (see :mod:`diffit.nets.layers`).
+The paper does not specify the following, which are our choices: ``head_dim``, ``mlp_ratio``, ``groups``, layer norms
+without parameters, skip connections by concatenation and a convolution, and the positions of dropout and augmentation
+labels (see :mod:`diffit.nets.layers`).
 """
 
 import itertools
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffit.nets.layers import DiffiTResBlock, keep_variance
+from diffit.nets.layers import DiffiTResBlock, initialize_image_network
 from diffit.nets.variants import TIME_EMBEDDINGS, TRANSFORMERS, AddTime, Resize, ViTBlock
 
-CHOICES = {
+ALTERNATIVES = {
     "transformer": tuple(TRANSFORMERS),
     "time_embedding": tuple(TIME_EMBEDDINGS),
     "resizing": ("convolution", "bilinear"),
@@ -26,7 +26,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution of the U: feature maps of ``dim`` channels on a ``grid`` × ``grid``."""
+    """One resolution of the U-shaped network: feature maps [B, dim, grid, grid]."""
 
     grid: int
     dim: int
@@ -34,25 +34,25 @@ class Level:
 
 @dataclass(frozen=True)
 class UShapedConfig:
-    """Shape of a :class:`UShapedDiffiT`. Raises ValueError for values that do not go together."""
+    """Shape of a :class:`UShapedDiffiT`. Raises ValueError for invalid or inconsistent values."""
 
-    resolution: int  # pixels along a side
+    resolution: int  # height and width of the images in pixels
     channels: int  # of the image
-    width: int  # channels that a multiplier of 1 stands for
-    multipliers: tuple[int, ...]  # of the width, one for each level, finest first
-    blocks: int  # DiffiT ResBlocks in each stage
+    width: int  # channels at multiplier 1
+    multipliers: tuple[int, ...]  # channels divided by width, one per level, finest level first
+    blocks: int  # DiffiT ResBlocks per stage
     window: int  # side of the attention windows, in tokens
-    head_dim: int  # channels of an attention head
-    mlp_ratio: float  # hidden width of the MLPs over their input's
-    time_dim: int  # width of the time token
-    groups: int  # of the group normalization
+    head_dim: int  # channels per attention head
+    mlp_ratio: float  # hidden width of the MLPs divided by their input width
+    time_dim: int  # channels of the time token
+    groups: int  # of group normalization
     dropout: float
-    augment_labels: int  # 9 for EDM's augmentation, 0 for none
-    # What the paper's ablations put in the place of its own parts, see :mod:`diffit.nets.variants`.
-    transformer: str = "tmsa"  # where time enters a block: a name of TRANSFORMERS
-    time_embedding: str = "positional"  # a name of TIME_EMBEDDINGS
+    augment_labels: int  # 9 with EDM's augmentation, 0 without
+    # Alternatives for the paper's ablations, see :mod:`diffit.nets.variants`.
+    transformer: str = "tmsa"  # where time enters a block: a key of TRANSFORMERS
+    time_embedding: str = "positional"  # a key of TIME_EMBEDDINGS
     resizing: str = "convolution"  # or bilinear
-    encoder: str = "diffit"  # the cells of its stages: diffit, or vit with time added once a stage
+    encoder: str = "diffit"  # blocks of its stages: diffit, or vit with time added once per stage
     decoder: str = "diffit"
 
     def __post_init__(self):
@@ -69,41 +69,43 @@ class UShapedConfig:
         ):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key} {getattr(self, key)} is not positive")
-        for key, names in CHOICES.items():
+        for key, names in ALTERNATIVES.items():
             if getattr(self, key) not in names:
-                raise ValueError(f"{key} {getattr(self, key)!r} is none of {', '.join(names)}")
+                raise ValueError(f"{key} is {getattr(self, key)!r}; choose one of {', '.join(names)}")
         if not self.multipliers or min(self.multipliers) <= 0:
-            raise ValueError(f"multipliers {list(self.multipliers)} must name a positive factor for each level")
+            raise ValueError(f"multipliers {list(self.multipliers)} must be a nonempty list of positive factors")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
         if self.augment_labels < 0:
             raise ValueError(f"augment_labels {self.augment_labels} is negative")
         if self.width % 2:
-            raise ValueError(f"width {self.width} is odd, and the positional embedding needs pairs")
+            raise ValueError(f"width {self.width} is odd, but the positional embedding needs an even width")
         halvings = len(self.multipliers) - 1
         if self.resolution % 2**halvings:
             raise ValueError(
-                f"resolution {self.resolution} cannot be halved {halvings} times, once for each next level"
+                f"resolution {self.resolution} cannot be halved {halvings} times, once per level after the first"
             )
         for level in self.levels:
             for key in ("head_dim", "groups"):
                 if level.dim % getattr(self, key):
-                    raise ValueError(f"{key} {getattr(self, key)} does not divide {level.dim} (width x multiplier)")
+                    raise ValueError(f"{key} {getattr(self, key)} does not divide {level.dim} (width × multiplier)")
 
     @property
     def levels(self) -> list[Level]:
-        """The levels, finest first."""
+        """The levels, finest level first."""
         return [Level(self.resolution // 2**i, self.width * m) for i, m in enumerate(self.multipliers)]
 
 
 class UShapedDiffiT(nn.Module):
-    """The denoising network alone; noise levels are scaled and images preconditioned outside of it.
+    """The network F of a preconditioned denoiser (see :mod:`diffit.process.edm`).
 
-    The encoder has a stage of residual cells at every level with strided convolutions between, the decoder one at
-    every level but the lowest, each after an upsampler and the join with the encoder's features of its resolution.
+    The encoder has one stage of residual cells per level, with strided convolutions between the stages. The decoder has
+    one stage per level except the coarsest; before each stage, features are upsampled and joined with the encoder's.
 
-    ``checkpoint_blocks`` keeps only the inputs of the residual cells for the backward pass and computes the rest
-    again: less memory, the same numbers.
+    Args:
+        config: the shape.
+        checkpoint_blocks: store only the inputs of the residual cells for the backward pass and recompute the rest,
+            which saves memory and gives the same numbers.
     """
 
     def __init__(self, config: UShapedConfig, checkpoint_blocks: bool = False):
@@ -160,8 +162,8 @@ class UShapedDiffiT(nn.Module):
         )
 
     def initialize_weights(self) -> None:
-        """Every weight in one place; in the beginning the network gives zeros."""
-        keep_variance(self)
+        """Initialize all weights. The output of the untrained network is 0."""
+        initialize_image_network(self)
         nn.init.zeros_(self.head[-1].weight)
 
     def forward(self, x: Tensor, noise: Tensor, augment: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
-"""The parts that the paper's ablations put in the place of DiffiT's own, one small class each.
+"""The layers that replace DiffiT's own layers in the paper's ablations.
 
-Table 6 and 7 vary where time enters a transformer block, Table 8 how it is embedded, Table 4 the stages of encoder and
-decoder, Section I.1 how feature maps are resized. Where the paper leaves a reading open, the class says which is ours.
+Tables 6 and 7 vary where time enters a transformer block, Table 8 the time embedding, Table 4 the stages of encoder and
+decoder, and Section I.1 the resizing of feature maps. If the paper is ambiguous, the docstring states our assumption.
 """
 
 import math
@@ -15,21 +15,22 @@ from diffit.nets.layers import MLP, TMSA, DiffiTTransformer, TimeEmbedding
 
 
 class SelfAttention(TMSA):
-    """Self-attention with a position bias, whose queries, keys and values know nothing of time."""
+    """Self-attention with position bias, without time in queries, keys and values."""
 
     def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int]):
         super().__init__(dim, time_dim, heads, grid)
         del self.qkv_temb
 
     def project(self, x: Tensor, time: Tensor) -> Tensor:
+        """Spatial tokens [B·windows, N, C] -> queries, keys and values [3, B·windows, heads, N, d]."""
         return self.split_heads(rearrange(self.qkv(x), "(b windows) n c -> b (windows n) c", b=len(time)), x.shape[1])
 
 
 class TimeInPositionBias(SelfAttention):
-    """Table 6, F: time enters by the relative position bias alone.
+    """Table 6, F: time enters only through the relative position bias, B = table + W x_t + b.
 
-    Our reading: the time token is mapped to the entries of the bias table, one for each offset and head, and added to
-    them. A value for each head alone would be the same for all keys, so that the softmax would not see it.
+    We assume one time-dependent value per offset and head. One value per head would have no effect, because the softmax
+    is invariant to a constant that is the same for all keys.
     """
 
     def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int]):
@@ -37,26 +38,28 @@ class TimeInPositionBias(SelfAttention):
         self.table_temb = nn.Linear(time_dim, self.relative_position_bias_table.numel())
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Spatial tokens [B·windows, N, C], time token [B, T] -> [B·windows, N, C]."""
         q, k, v = self.project(x, time)
         return self.attend(q, k, v, self._bias(time, len(x)))
 
     def weights(self, x: Tensor, time: Tensor) -> Tensor:
+        """Attention weights for figures: [B·windows, heads, N (query), N (key)]."""
         q, k, _ = self.project(x, time)
         return (q @ k.mT / math.sqrt(q.shape[-1]) + self._bias(time, len(x))).softmax(dim=-1)
 
     def _bias(self, time: Tensor, windows: int) -> Tensor:
-        """[B·windows, heads, N, N], the same in all windows of an image."""
+        """Time token [B, T] -> bias [B·windows, heads, N, N]; all windows of an image have the same bias."""
         tokens = len(self.relative_position_index)
         table = rearrange(self.table_temb(time), "b (offsets heads) -> b offsets heads", heads=self.heads)
-        of_time = table.index_select(1, self.relative_position_index.flatten())
-        of_time = rearrange(of_time, "b (q k) heads -> b heads q k", q=tokens)
-        return (self.position_bias()[None] + of_time).repeat_interleave(windows // len(time), dim=0)
+        time_bias = table.index_select(1, self.relative_position_index.flatten())
+        time_bias = rearrange(time_bias, "b (q k) heads -> b heads q k", q=tokens)
+        return (self.position_bias()[None] + time_bias).repeat_interleave(windows // len(time), dim=0)
 
 
 class SeparateAttention(SelfAttention):
-    """Table 7, separate: attention over the spatial tokens and over the time token apart, summed.
+    """Table 7, separate: the sum of attention over the spatial tokens and attention over the time token.
 
-    A token that attends to itself alone gives its own value, so the time token's part is a linear map of it.
+    Attention over a single token returns its value, so the second term is a linear function of the time token.
     """
 
     def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int]):
@@ -64,26 +67,27 @@ class SeparateAttention(SelfAttention):
         self.v_temb = nn.Linear(time_dim, dim)
 
     def project(self, x: Tensor, time: Tensor) -> Tensor:
+        """Spatial tokens [B·windows, N, C], time token [B, T] -> q, k and v [3, B·windows, heads, N, d]."""
         q, k, v = super().project(x, time)
-        of_time = rearrange(self.v_temb(time), "b (heads d) -> b heads 1 d", heads=self.heads)
-        # Each query's weights sum to one, so what is added to every value is added to the result.
-        return torch.stack([q, k, v + of_time.repeat_interleave(len(x) // len(time), dim=0)])
+        time_value = rearrange(self.v_temb(time), "b (heads d) -> b heads 1 d", heads=self.heads)
+        # The attention weights of a query sum to 1, so adding the time value to every value adds it to the output.
+        return torch.stack([q, k, v + time_value.repeat_interleave(len(x) // len(time), dim=0)])
 
 
 class BiasTransformer(DiffiTTransformer):
-    """A transformer block with time in its position bias (Table 6, F)."""
+    """Transformer block with time in the position bias (Table 6, F)."""
 
     attention = TimeInPositionBias
 
 
 class SeparateTransformer(DiffiTTransformer):
-    """A transformer block with the time token attended to apart (Table 7)."""
+    """Transformer block with separate attention over the time token (Table 7)."""
 
     attention = SeparateAttention
 
 
 class MLPTransformer(DiffiTTransformer):
-    """Table 6, G: x^ = SA(LN(x_s)) + x_s, x = MLP(LN(x^) + x_t W) + x^, where SA knows nothing of time."""
+    """Table 6, G: x^ = SA(LN(x_s)) + x_s, x = MLP(LN(x^) + x_t W + b) + x^, with self-attention SA without time."""
 
     attention = SelfAttention
 
@@ -92,10 +96,10 @@ class MLPTransformer(DiffiTTransformer):
         self.mlp_temb = nn.Linear(time_dim, dim)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Spatial tokens [B·windows, N, C], time token [B, T] -> like x."""
+        """Spatial tokens [B·windows, N, C], time token [B, T] -> [B·windows, N, C]."""
         x = self.attn(self.norm1(x), time) + x
-        of_time = self.mlp_temb(time).repeat_interleave(len(x) // len(time), dim=0)  # [B·windows, C]
-        return self.mlp(self.norm2(x) + of_time[:, None]) + x
+        time_shift = self.mlp_temb(time).repeat_interleave(len(x) // len(time), dim=0)  # [B·windows, C]
+        return self.mlp(self.norm2(x) + time_shift[:, None]) + x
 
 
 TRANSFORMERS = {
@@ -110,9 +114,9 @@ TRANSFORMERS = {
 
 
 class FourierEmbedding(TimeEmbedding):
-    """Table 8, Fourier: noise levels at fixed random frequencies, as Song et al. 2021 embed them, through the MLP.
+    """Table 8, Fourier: the embedding e = [cos(2 pi f c), sin(2 pi f c)] of noise levels c (Song et al. 2021).
 
-    The frequencies are normal with standard deviation ``scale`` (16) and a part of the weights.
+    The frequencies f are fixed, drawn from N(0, scale²), and saved with the weights.
     """
 
     def __init__(self, positional_dim: int, dim: int, augment_labels: int = 0, scale: float = 16):
@@ -120,6 +124,7 @@ class FourierEmbedding(TimeEmbedding):
         self.register_buffer("frequencies", scale * torch.randn(positional_dim // 2))
 
     def embed(self, noise: Tensor) -> Tensor:
+        """Noise levels [B] -> float32 [B, P]."""
         angles = 2 * math.pi * noise.float()[:, None] * self.frequencies.float()  # [B, P/2]
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -131,9 +136,9 @@ TIME_EMBEDDINGS = {"positional": TimeEmbedding, "fourier": FourierEmbedding}
 
 
 class AddTime(nn.Module):
-    """Time as Table 4's A to C have it: projected, scaled by a learned factor for each channel, added to each token.
+    """Time embedding of Table 4, A to C: x + s (W x_t + b) + p.
 
-    What a vision transformer's tokens need as well, a learned position embedding, is added here too.
+    s is a learned factor per channel; p is the learned position embedding that the tokens of a vision transformer need.
     """
 
     def __init__(self, dim: int, time_dim: int, grid: int):
@@ -143,12 +148,12 @@ class AddTime(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(dim, grid, grid))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Feature map [B, C, H, W], time token [B, T] -> like x."""
+        """Feature map [B, C, H, W], time token [B, T] -> [B, C, H, W]."""
         return x + (self.project(time) * self.scale)[:, :, None, None] + self.position
 
 
 class ViTBlock(nn.Module):
-    """A block of the original vision transformer over the whole grid (Dosovitskiy et al. 2021), without time."""
+    """Block of the original vision transformer (Dosovitskiy et al. 2021) over the whole grid, without time."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float):
         super().__init__()
@@ -158,7 +163,7 @@ class ViTBlock(nn.Module):
         self.mlp, self.dropout = MLP(dim, round(dim * mlp_ratio)), nn.Dropout(dropout)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Feature map [B, C, H, W] -> like x; the time token is not looked at."""
+        """Feature map [B, C, H, W] -> [B, C, H, W]; the time token is ignored."""
         height = x.shape[2]
         tokens = rearrange(x, "b c h w -> b (h w) c")
         q, k, v = rearrange(
@@ -174,9 +179,9 @@ class ViTBlock(nn.Module):
 
 
 class Resize(nn.Module):
-    """Bilinear resizing by a factor in the place of a strided convolution or an upsampler's.
+    """Bilinear resizing by a factor, instead of a strided convolution or of upsampling followed by a convolution.
 
-    Where the number of channels changes as well, a 1×1 convolution changes it; elsewhere there is nothing to learn.
+    A 1×1 convolution changes the number of channels if necessary; otherwise the layer has no parameters.
     """
 
     def __init__(self, before: int, after: int, factor: float):

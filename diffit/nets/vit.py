@@ -1,10 +1,10 @@
-"""Table 4, A and B: a vision transformer as encoder, and as decoder SETR's multi-level aggregation (SETR-MLA).
+"""Table 4, A and B: a vision transformer as encoder and SETR's multi-level aggregation (SETR-MLA) as decoder.
 
-A is the original ViT (Dosovitskiy et al. 2021), 12 layers at one resolution; B cuts the layers into stages with a
-strided convolution between, each at half the resolution and as wide as its multiplier says. The decoder (Zheng et al.
-2021, MLA) takes the features of four depths, adds each deeper one to those above it, and joins them at the resolution
-of the finest tokens. Time is projected, scaled and added to the tokens of each stage. The paper leaves widths and patch
-open; ours stand in the configuration.
+A is the original ViT (Dosovitskiy et al. 2021) with 12 layers at one resolution. B divides the layers into stages; a
+strided convolution between two stages halves the resolution and changes the width. The decoder (Zheng et al. 2021)
+takes features from four depths, adds the deeper features to the shallower ones, and concatenates all at the resolution
+of the finest tokens. Time is projected, scaled and added to the tokens of each stage. The paper does not specify widths
+and patch size; the configuration contains our choice.
 """
 
 import itertools
@@ -15,54 +15,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffit.nets.layers import TimeEmbedding, keep_variance
+from diffit.nets.layers import TimeEmbedding, initialize_image_network
 from diffit.nets.variants import AddTime, ViTBlock
 
-DEPTHS = 4  # at which the decoder looks
+DEPTHS = 4  # number of depths from which the decoder takes features
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Shape of a :class:`ViTSETR`. Raises ValueError for values that do not go together."""
+    """Shape of a :class:`ViTSETR`. Raises ValueError for invalid or inconsistent values."""
 
-    resolution: int  # pixels along a side
+    resolution: int  # height and width of the images in pixels
     channels: int  # of the image
-    patch_size: int  # side of the patch that becomes a token of the finest stage
-    width: int  # channels that a multiplier of 1 stands for
-    multipliers: tuple[int, ...]  # of the width, one for each stage; one stage is the original ViT
-    depth: int  # transformer blocks in all
-    head_dim: int  # channels of an attention head
+    patch_size: int  # side of a patch; each patch becomes one token of the first stage
+    width: int  # channels at multiplier 1
+    multipliers: tuple[int, ...]  # channels divided by width, one per stage; the original ViT has one stage
+    depth: int  # total number of transformer blocks
+    head_dim: int  # channels per attention head
     mlp_ratio: float
     decoder_dim: int  # channels of the decoder
-    time_dim: int  # width of the time token
-    groups: int  # of the decoder's group normalization
+    time_dim: int  # channels of the time token
+    groups: int  # of group normalization in the decoder
     dropout: float
-    augment_labels: int  # 9 for EDM's augmentation, 0 for none
+    augment_labels: int  # 9 with EDM's augmentation, 0 without
 
     def __post_init__(self):
         if len(self.multipliers) not in (1, DEPTHS):
-            raise ValueError(f"multipliers {list(self.multipliers)} must be one, or one for each of {DEPTHS} stages")
+            raise ValueError(f"multipliers {list(self.multipliers)} must have 1 entry, or {DEPTHS}, one per stage")
         if self.depth % DEPTHS:
-            raise ValueError(f"depth {self.depth} is not a multiple of the {DEPTHS} depths at which the decoder looks")
+            raise ValueError(f"depth {self.depth} is not a multiple of {DEPTHS}, the number of the decoder's inputs")
         if self.resolution % (self.patch_size * 2 ** (len(self.multipliers) - 1)):
-            raise ValueError(f"resolution {self.resolution} does not come to whole tokens in every stage")
+            raise ValueError(f"resolution {self.resolution} is not a multiple of patch_size × 2^(stages - 1)")
         for dim in self.dims:
             if dim % self.head_dim:
-                raise ValueError(f"head_dim {self.head_dim} does not divide {dim} (width x multiplier)")
+                raise ValueError(f"head_dim {self.head_dim} does not divide {dim} (width × multiplier)")
         if self.decoder_dim % self.groups:
             raise ValueError(f"groups {self.groups} does not divide decoder_dim {self.decoder_dim}")
         if self.width % 2:
-            raise ValueError(f"width {self.width} is odd, and the positional embedding needs pairs")
+            raise ValueError(f"width {self.width} is odd, but the positional embedding needs an even width")
 
     @property
     def dims(self) -> list[int]:
-        """Channels at each of the depths at which the decoder looks."""
+        """Channels of the features at each depth from which the decoder takes them."""
         multipliers = self.multipliers * (DEPTHS if len(self.multipliers) == 1 else 1)
         return [self.width * multiplier for multiplier in multipliers]
 
 
 class MLADecoder(nn.Module):
-    """Features of four depths, shallow first, to one map at the resolution of the first."""
+    """Aggregates features from four depths, shallowest first, at the resolution of the first."""
 
     def __init__(self, dims: list[int], dim: int, groups: int):
         super().__init__()
@@ -80,19 +80,21 @@ class MLADecoder(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps [B, C, H, W] of any resolutions -> [B, 4·dim, H0, W0]."""
+        """Feature maps [B, C, H, W] of any resolutions -> [B, 4·dim, H0, W0]."""
         size = features[0].shape[2:]
         maps = [lateral(x) for lateral, x in zip(self.laterals, features, strict=True)]
-        for i in reversed(range(len(maps) - 1)):  # the deeper flows into the shallower
+        for i in reversed(range(len(maps) - 1)):  # add the deeper features to the shallower ones
             maps[i] = maps[i] + F.interpolate(maps[i + 1], maps[i].shape[2:], mode="bilinear")
         branches = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         return torch.cat([F.interpolate(x, size, mode="bilinear") for x in branches], dim=1)
 
 
 class ViTSETR(nn.Module):
-    """The denoising network alone; noise levels are scaled and images preconditioned outside of it.
+    """The network F of a preconditioned denoiser (see :mod:`diffit.process.edm`).
 
-    ``checkpoint_blocks`` keeps only the inputs of the blocks for the backward pass and computes the rest again.
+    Args:
+        config: the shape.
+        checkpoint_blocks: store only the inputs of the blocks for the backward pass and recompute the rest.
     """
 
     def __init__(self, config: ViTConfig, checkpoint_blocks: bool = False):
@@ -106,7 +108,7 @@ class ViTSETR(nn.Module):
         self.stages, self.downsamplers = nn.ModuleList(), nn.ModuleList()
         for number, (dim, grid) in enumerate(zip(c.dims, grids, strict=True)):
             blocks = [ViTBlock(dim, dim // c.head_dim, c.mlp_ratio, c.dropout) for _ in range(c.depth // DEPTHS)]
-            # The original ViT is one stage, whose depths only the decoder tells apart.
+            # The original ViT is one stage; only the decoder distinguishes its depths.
             added = [AddTime(dim, c.time_dim, grid)] if staged or not number else []
             self.stages.append(nn.ModuleList(added + blocks))
         for before, after in itertools.pairwise(c.dims):
@@ -116,8 +118,8 @@ class ViTSETR(nn.Module):
         self.initialize_weights()
 
     def initialize_weights(self) -> None:
-        """Every weight in one place, as in the U-shaped network; in the beginning the network gives zeros."""
-        keep_variance(self)
+        """Initialize all weights as in the U-shaped network. The output of the untrained network is 0."""
+        initialize_image_network(self)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x: Tensor, noise: Tensor, augment: Tensor | None = None) -> Tensor:

@@ -1,1 +1,1 @@
-"""Random numbers and floating-point precision."""
+"""Random numbers, floating-point precision and pixel ranges."""

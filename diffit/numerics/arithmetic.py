@@ -1,4 +1,4 @@
-"""How PyTorch computes with float32, and under which autocast."""
+"""How PyTorch computes in float32, and autocast to the precision that the configuration names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from diffit.numerics.precision import PRECISIONS
 
 @contextmanager
 def float32(tf32: bool = False) -> Iterator[None]:
-    """Within this context products of float32 are exact, or in TF32 on request, by the same kernels every time.
+    """Context with exact and deterministic float32 products on GPUs, or TF32 products if ``tf32`` is set.
 
-    Without it PyTorch lets convolutions run in TF32.
+    PyTorch's default is TF32 for convolutions.
     """
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -24,8 +24,8 @@ def float32(tf32: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def autocast(name: str, device: str) -> Iterator[None]:
-    """Within this context operations on a device type run in the precision of this name, as autocast chooses them."""
-    kind = PRECISIONS[name].autocast
-    with torch.autocast(device, getattr(torch, kind or "bfloat16"), enabled=kind is not None):
+def autocast(precision: str, device: str) -> Iterator[None]:
+    """Context with autocast to a precision, given by its name in the registry, on a device type (``cpu``, ``cuda``)."""
+    dtype = PRECISIONS[precision].autocast
+    with torch.autocast(device, getattr(torch, dtype or "bfloat16"), enabled=dtype is not None):
         yield

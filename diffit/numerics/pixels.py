@@ -1,4 +1,4 @@
-"""Pixels as networks see them, and images of networks as pixels."""
+"""Conversions between uint8 pixels and the values that networks see."""
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ def to_network_range(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Images in [−1, 1], [B, C, H, W] → uint8 [B, H, W, C]: truncate(127.5·x + 128), as EDM writes them."""
+    """Images in [-1, 1], [B, C, H, W] -> uint8 [B, H, W, C]: truncate(127.5 x + 128), as in EDM's sampling script."""
     return truncated(images * 127.5 + 128)
 
 
 def truncated(levels: Tensor) -> np.ndarray:
-    """Levels [B, C, H, W] → uint8 [B, H, W, C], truncated and clipped to 0…255."""
+    """Gray levels [B, C, H, W] -> uint8 [B, H, W, C], clipped to [0, 255] and truncated."""
     return levels.clip(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -11,10 +11,11 @@ class Precision:
 
     Args:
         name: its name in the configuration.
-        speed: peak throughput relative to bfloat16 on an A100, whose peaks are 312, 156 and 19.5 TFLOP/s.
-        autocast: the type of :class:`torch.autocast`, None for no autocast.
-        tf32: whether products of float32 may run in TF32.
-        trains: whether a run can be trained in it.
+        speed: peak throughput relative to bfloat16 on an A100, whose peaks are 312 (bfloat16), 156 (TF32) and
+            19.5 TFLOP/s (float32).
+        autocast: dtype of :class:`torch.autocast`; None disables autocast.
+        tf32: whether float32 products may use TF32.
+        trains: whether a run can be trained in this precision.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""The one home of randomness: every draw is a pure function of a seed and of an image's number.
+"""All random number generators: each is a pure function of a seed and an image's number.
 
-The generators are counter-based (Philox) and run on the CPU in NumPy, so that neither device, nor rank count, nor
-batch size, nor a restart changes what an image gets.
+The generators are counter-based (Philox) and run on the CPU in NumPy. Therefore the random numbers of an image do not
+depend on the device, the number of ranks, the batch size or restarts.
 """
 
 import numpy as np
@@ -14,25 +14,25 @@ def _generator(purpose: int, *key: int) -> np.random.Generator:
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which epoch ``epoch`` visits a data set: a permutation of ``range(count)``, int64 [count]."""
+    """The order in which an epoch visits the ``count`` images of a data set: a permutation, int64 [count]."""
     return _generator(_ORDER, seed, epoch).permutation(count)
 
 
 def training(seed: int, image: int) -> np.random.Generator:
-    """Source of every draw for the ``image``-th image that a run trains on (0, 1, 2, … over all epochs)."""
+    """The generator for the ``image``-th training image of a run, counted from 0 over all epochs."""
     return _generator(_TRAINING, seed, image)
 
 
 def dropout(seed: int, step: int, rank: int) -> np.random.Generator:
-    """Source of the seed with which a rank enters a training step; only dropout inside the network draws from it."""
+    """The generator of the torch seed that a rank sets before a training step; only dropout layers use that seed."""
     return _generator(_DROPOUT, seed, step, rank)
 
 
 def sampling(seed: int) -> np.random.Generator:
-    """Source of every draw for the generated image of this seed: label first, then noise step by step."""
+    """The generator for the generated image with this seed: first its label, then the noise of each step."""
     return _generator(_SAMPLING, seed)
 
 
 def split(seed: int, count: int) -> np.ndarray:
-    """A permutation of ``range(count)`` that cuts a data set into disjoint parts, int64 [count]."""
+    """A permutation of ``range(count)`` whose slices are disjoint random subsets of a data set, int64 [count]."""
     return _generator(_SPLIT, seed).permutation(count)

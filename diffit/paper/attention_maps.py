@@ -1,9 +1,9 @@
-"""attention: where the token at the centre of a feature map looks while an image is made (Fig. 2), by network.
+"""Draw the attention of the centre token of each feature map along a sampling trajectory (Figure 2).
 
-    python -m diffit.paper.attention_maps SAMPLER_JSON OUT.png MILESTONE…
+    python -m diffit.paper.attention_maps OUT.png SAMPLER_JSON MILESTONE…
 
-One block of rows a milestone's folder: the denoised image at some steps of the sampler, and below it the attention of
-the centre token at each level of the encoder (its last block, mean over heads), in its window.
+Each milestone gets one block of rows: the denoised image at some steps of the sampler and, below it, the attention
+weights of the centre token within its window, for the last block of each encoder level, averaged over heads.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffit import process
-from diffit.cli import Parser, UserError, json_argument, natural, run
+from diffit.cli import Parser, UserError, json_argument, non_negative_int, run_command
 from diffit.nets.layers import TMSA, DiffiTResBlock
 from diffit.numerics import rng
 from diffit.numerics.pixels import to_uint8
@@ -23,50 +23,54 @@ from diffit.process import samplers
 from diffit.store import files
 from diffit.weights import milestone
 
-SHOWN = 6  # steps of the trajectory
+SHOWN = 6  # number of steps, evenly spaced over the trajectory
 
 
 @dataclass(frozen=True)
 class Moment:
-    """One step of a trajectory."""
+    """One evaluation of the network."""
 
     sigma: float
-    image: np.ndarray  # uint8 [H, W, 3], what the network takes for the image
-    maps: list[np.ndarray]  # for each level [grid, grid], NaN outside of the centre token's window
+    image: np.ndarray  # uint8 [H, W, 3], the denoised image
+    maps: list[np.ndarray]  # attention per level: [grid, grid], NaN outside the centre token's window
 
 
 def centre(grid: int, window: int) -> tuple[int, int]:
-    """The window with the token at the centre of a grid, and its place within the window, both in raster order."""
+    """The index of the window that holds the centre token, and the token's index in it, both in raster order."""
     middle = grid // 2
     return middle // window * (grid // window) + middle // window, middle % window * window + middle % window
 
 
-class Watch:
-    """A denoiser that notes where its blocks' centre tokens look.
+class AttentionRecorder:
+    """A denoiser that records the attention of the centre token in each encoder level.
 
-    Raises :class:`UserError` for a network without DiffiT's blocks in its encoder.
+    Args:
+        denoiser: maps noisy images and sigma to denoised images.
+        net: the network that it evaluates.
+
+    Raises :class:`UserError` for a network without DiffiT blocks in its encoder.
     """
 
     def __init__(self, denoiser: nn.Module, net: nn.Module):
         stages = getattr(net, "encoder", [])
         self.blocks = [stage[-1] for stage in stages if isinstance(stage[-1], DiffiTResBlock)]
         if not self.blocks:
-            raise UserError("the network has no DiffiT blocks in its encoder, whose attention could be shown")
+            raise UserError("the network has no DiffiT blocks in its encoder; name a run of image-space DiffiT")
         self.denoiser, self.moments, self._maps = denoiser, [], []
         for block in self.blocks:
-            block.transformer.attn.register_forward_pre_hook(self._noting(block))
+            block.transformer.attn.register_forward_pre_hook(self._hook(block))
 
-    def _noting(self, block: DiffiTResBlock):
-        def note(attention: TMSA, arguments: tuple[Tensor, Tensor]) -> None:
+    def _hook(self, block: DiffiTResBlock):
+        def record(attention: TMSA, arguments: tuple[Tensor, Tensor]) -> None:
             window, token = centre(block.grid, block.window)
-            seen = attention.weights(*arguments)[window, :, token].mean(dim=0)  # of the first image's windows
+            seen = attention.weights(*arguments)[window, :, token].mean(dim=0)  # windows of the first image
             side, column = block.window, block.grid // block.window
             canvas = np.full((block.grid, block.grid), np.nan)
             top, left = window // column * side, window % column * side
             canvas[top : top + side, left : left + side] = seen.reshape(side, side).cpu().numpy()
             self._maps.append(canvas)
 
-        return note
+        return record
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         self._maps = []
@@ -76,11 +80,14 @@ class Watch:
 
 
 def trajectory(folder: Path, sampler: dict, seed: int) -> list[Moment]:
-    """What a milestone's network sees and where it looks, at each step of making the image of this seed."""
+    """The denoised images and attention maps of a milestone's network while it samples the image of one seed.
+
+    One entry per step: of the two evaluations in a step of Heun's method, the first one.
+    """
     net, record = milestone.load(folder)
     net.eval()
     task = process.build(record["process"])
-    watch = Watch(task.denoiser(net), net)
+    recorder = AttentionRecorder(task.denoiser(net), net)
     generator = rng.sampling(seed)
     shape = (1, record["net"]["channels"], record["net"]["resolution"], record["net"]["resolution"])
 
@@ -88,12 +95,12 @@ def trajectory(folder: Path, sampler: dict, seed: int) -> list[Moment]:
         return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
 
     with torch.no_grad():
-        samplers.build(task, sampler)(watch, noise(), noise)
-    return watch.moments[::2]  # Heun's method looks twice a step, the second time where it then is
+        samplers.build(task, sampler)(recorder, noise(), noise)
+    return recorder.moments[::2]
 
 
 def draw(trajectories: dict[str, list[Moment]], out: Path) -> None:
-    """One block of rows a network: images, then the maps of each level."""
+    """Write the figure: per network one row of images, then one row of maps per encoder level."""
     heights = [1 + len(moments[0].maps) for moments in trajectories.values()]
     figure, axes = plt.subplots(sum(heights), SHOWN, figsize=(1.5 * SHOWN, 1.5 * sum(heights)), layout="constrained")
     for axis in axes.flat:
@@ -118,14 +125,16 @@ def draw(trajectories: dict[str, list[Moment]], out: Path) -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("sampler", type=json_argument, help="the sampler's description as a JSON object")
     parser.add_argument("out", type=Path, help="the picture to write")
+    parser.add_argument("sampler", type=json_argument, help="the sampler's settings as a JSON object")
     parser.add_argument("milestones", type=Path, nargs="+", help="folders of milestones, results/runs/{run}/{kimg}")
-    parser.add_argument("--seed", type=natural, default=0, help="of the image")
+    parser.add_argument(
+        "--seed", type=non_negative_int, default=0, help="random seed of the image (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     folders = arguments.milestones
     draw({one.parent.name: trajectory(one, arguments.sampler, arguments.seed) for one in folders}, arguments.out)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

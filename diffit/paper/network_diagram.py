@@ -1,6 +1,8 @@
-"""diagram: the architecture of a run's network as boxes with their output sizes (Fig. 3, 4 and S.1), from the network.
+"""Draw the architecture of a run's network as boxes with their output sizes (Figures 3, 4 and S.1).
 
-python -m diffit.paper.network_diagram NETWORK_JSON OUT.png
+    python -m diffit.paper.network_diagram OUT.png NETWORK_JSON
+
+The boxes and sizes are derived from the network itself.
 """
 
 import itertools
@@ -9,9 +11,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from diffit.cli import Parser, json_argument, run
+from diffit.cli import Parser, json_argument, run_command
 from diffit.nets.inspect import parts
-from diffit.paper.table import network
+from diffit.paper.networks import expand_network
 from diffit.store import files
 
 COLORS = {"DiffiT": "#fff1d6", "Input": "#f4f4f4"}
@@ -19,14 +21,14 @@ WIDTH, HEIGHT, GAP = 2.6, 0.62, 0.34
 
 
 def box(axis: Axes, x: float, y: float, name: str, size: str) -> None:
-    """A part with its output's size, its lower left corner at (x, y)."""
+    """Draw a component and its output size; (x, y) is the box's lower left corner."""
     color = next((color for start, color in COLORS.items() if name.startswith(start)), "#e4eefb")
     axis.add_patch(plt.Rectangle((x, y), WIDTH, HEIGHT, facecolor=color, edgecolor="#555"))
     axis.text(x + WIDTH / 2, y + HEIGHT / 2, f"{name}\n{size}", ha="center", va="center", fontsize=8)
 
 
 def column(axis: Axes, x: float, listed: list[tuple[str, str]], top: float, step: int) -> list[float]:
-    """Parts below each other (step −1) or above (step 1), joined by arrows; returns where each stands."""
+    """Draw components joined by arrows, downwards (``step`` −1) or upwards (``step`` 1); return the y of each box."""
     places = [top + step * number * (HEIGHT + GAP) for number in range(len(listed))]
     for (name, size), y in zip(listed, places, strict=True):
         box(axis, x, y, name, size)
@@ -37,13 +39,13 @@ def column(axis: Axes, x: float, listed: list[tuple[str, str]], top: float, step
 
 
 def _arrow(axis: Axes, left: float, right: float, **style) -> None:
-    """From a box of the encoder to one of the decoder."""
+    """Draw an arrow from the encoder's box at y = ``left`` to the decoder's box at y = ``right``."""
     ends = (2 * WIDTH, right + HEIGHT / 2), (WIDTH, left + HEIGHT / 2)
     axis.annotate("", *ends, arrowprops={"arrowstyle": "->", **style})
 
 
 def draw(spec: dict, out: Path) -> None:
-    """A U of encoder and decoder, with its skip connections, or a column."""
+    """Write the diagram: encoder and decoder with skip connections for the U-shaped network, one column for others."""
     listed = parts(spec, "encoder")
     u_shaped = spec["kind"] == "ushaped"
     figure, axis = plt.subplots(figsize=(7 if u_shaped else 4, 0.72 * len(listed) + 0.6), layout="constrained")
@@ -65,11 +67,11 @@ def draw(spec: dict, out: Path) -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("network", type=json_argument, help="a run with its data set and VAE, as a JSON object")
     parser.add_argument("out", type=Path, help="the picture to write")
+    parser.add_argument("network", type=json_argument, help="a run with its data set and VAE, as a JSON object")
     arguments = parser.parse_args()
-    draw(network({"network": arguments.network}), arguments.out)
+    draw(expand_network(arguments.network), arguments.out)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""plot: a figure of the paper whose numbers stand in a table, ours as lines and the paper's as stars.
+"""Plot columns of a table against each other, our numbers as lines and the paper's as stars.
 
 python -m diffit.paper.plot TABLE_JSON OUT.png
 """
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from diffit.cli import Parser, json_argument, run
+from diffit.cli import Parser, json_argument, run_command
 from diffit.paper.table import Cell, fill, headings
 from diffit.store import files
 
-STYLES = {True: {"marker": "o"}, False: {"marker": "*", "ls": "", "ms": 12}}  # of ours and of the paper
+STYLES = {True: {"marker": "o"}, False: {"marker": "*", "ls": "", "ms": 12}}  # our numbers, the paper's
 
 
 def draw(table: dict, rows: list[dict[str, Cell]], out: Path) -> None:
-    """Columns of the table against one of them: ours as lines, the paper's as stars."""
+    """Write the plot that the table's ``figure`` describes: the columns ``y`` over the column ``x``."""
     x, ys, together = (table["figure"][key] for key in ("x", "y", "together"))
     plots = 1 if together else len(ys)
     figure, axes = plt.subplots(1, plots, figsize=(max(5.5, 4.6 * plots), 3.4), layout="constrained", squeeze=False)
@@ -43,10 +43,10 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("table", type=json_argument, help="the table as a JSON object")
     parser.add_argument("out", type=Path, help="the picture to write")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="the results folder, where scores lie")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     draw(arguments.table, fill(arguments.table, arguments.results), arguments.out)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""summary: one page over all tables: what is reproduced, within what margin, and what is missing.
+"""Summarize all tables on one page: what is reproduced, within which margin, and what is missing.
 
 python -m diffit.paper.summary OUT.md TABLE.csv…
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffit.cli import Parser, run
+from diffit.cli import Parser, run_command
 from diffit.store import files
 
 SUFFIXES = ("difference", "std", "biased", "score", "reason", "protocol")
@@ -16,7 +16,7 @@ MARGINS = (1, 2, 5, 10)  # percent
 
 
 def numbers(path: Path) -> list[dict]:
-    """Every number of ours in a table: where it stands, its value, the paper's, the difference and the deviation."""
+    """Our numbers in a table, each with its row and column, the paper's value, the difference and the deviation."""
     frame = pd.read_csv(path, dtype={0: str})
     found = []
     for key in [name.removesuffix("_score") for name in frame.columns if name.endswith("_score")]:
@@ -41,11 +41,11 @@ def numbers(path: Path) -> list[dict]:
 
 
 def verdict(number: dict) -> str:
-    """In words, how a number of ours stands to the paper's."""
+    """How one of our numbers compares with the paper's, in words."""
     if math.isnan(number["value"]):
         return f"missing: {number['reason']}"
     if math.isnan(number["difference"]):
-        return "no number of the paper to compare with"
+        return "the paper has no number to compare with"
     if number["biased"]:
         return "not comparable: too few images"
     percent = 100 * abs(number["difference"]) / abs(number["paper"])
@@ -71,7 +71,7 @@ def page(found: list[dict]) -> str:
         }
         for number, said in zip(found, verdicts, strict=True)
     ]
-    body = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) if lines else "There is no number yet."
+    body = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True) if lines else "There are no numbers yet."
     totals = "\n".join(f"- {count} × {said}" for said, count in counts.items())
     return f"# What is reproduced\n\n{totals}\n\n{body}\n"
 
@@ -87,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,11 +1,11 @@
-"""table: a table of the paper, its rows as printed beside ours, as CSV, Markdown and LaTeX.
+"""Write a table of the paper, the paper's rows beside ours, as CSV, Markdown and LaTeX.
 
     python -m diffit.paper.table TABLE_JSON OUT.csv
 
-TABLE_JSON is a table of workflow/tables with the score files of our rows resolved and its networks spelled out. A row
-of ours shows its value, how far it lies from the paper's row that it is compared with, and where several sets were
-scored their standard deviation; a value further from the paper's than three of them is marked. A minimum is compared
-with a minimum alone. What there is no number for shows as a gap, with its reason.
+TABLE_JSON is a table of workflow/tables as :func:`diffit.paper.table_files.resolve` resolves it. A cell of ours shows
+the value, the standard deviation if several sets were scored, and the difference to the paper's row. A value further
+than three standard deviations from the paper's is marked. Values are compared only if they are the same statistic of
+the sets. A missing number shows as a gap with its reason.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -13,24 +13,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffit.cli import Parser, UserError, json_argument, run
+from diffit.cli import Parser, UserError, json_argument, run_command
 from diffit.nets.inspect import parts, size
+from diffit.paper.networks import expand_network
 from diffit.store import files
-from diffit.training.task import expected_network
 
 GAP = "–"
 BIASED, OUTSIDE = "†", "*"
-NUMBERS = {"metric", "computed", "saving"}  # what makes a column one of numbers
-SPREADS = 3  # standard deviations within which a value counts as the paper's
+NUMERIC = {"metric", "computed", "saving"}  # a column with one of these keys holds numbers
+TOLERANCE = 3  # standard deviations within which a value agrees with the paper's
 MARKS = {
-    BIASED: "fewer images than features: compares with no published number",
-    OUTSIDE: f"further from the paper's value than {SPREADS} standard deviations of the sets",
+    BIASED: "fewer images than features: biased, not comparable with published numbers",
+    OUTSIDE: f"further from the paper's value than {TOLERANCE} standard deviations of the sets",
 }
 
 
 @dataclass
 class Cell:
-    """One number or text of a table, with what stands behind it."""
+    """One number or text of a table, and where it comes from."""
 
     value: float | str | None = None
     digits: int = 2
@@ -42,7 +42,7 @@ class Cell:
     marks: list[str] = field(default_factory=list)
 
     def text(self) -> str:
-        """The number as people read it."""
+        """The cell as Markdown text, before links."""
         if self.value is None:
             return GAP
         if isinstance(self.value, str):
@@ -56,7 +56,7 @@ class Cell:
 def fill(table: dict, results: Path) -> list[dict[str, Cell]]:
     """The cells of each row by column key, in the table's order."""
     scores = {
-        path: files.read_json(results / path, "make it again with the workflow")
+        path: files.read_json(results / path, "delete it and run the workflow again")
         for row in table["rows"]
         for path in row["scores"].values()
     }
@@ -77,15 +77,8 @@ def fill(table: dict, results: Path) -> list[dict[str, Cell]]:
     return rows
 
 
-def network(named: dict) -> dict:
-    """The network of the run that a row or an architecture names, spelled out as its training will."""
-    described = named["network"]
-    (run,) = described["runs"].values()
-    return expected_network(described, run)
-
-
 def sizes(spec: dict) -> dict[str, float]:
-    """The columns that follow from a network: millions of parameters, billions of multiply-adds."""
+    """The numbers that are computed from a network: millions of parameters, billions of multiply-adds."""
     found = size(spec)
     return {
         "parameters": found.parameters / 1e6,
@@ -95,7 +88,7 @@ def sizes(spec: dict) -> dict[str, float]:
 
 
 def _row(row: dict, columns: list[dict], scores: dict) -> dict[str, Cell]:
-    cells, computed = {}, sizes(network(row)) if "network" in row else {}
+    cells, computed = {}, sizes(expand_network(row["network"])) if "network" in row else {}
     for column in columns:
         key, digits = column["key"], column["digits"]
         if key in row["scores"]:
@@ -113,7 +106,7 @@ def _scored(column: dict, path: str, scores: dict) -> Cell:
     score = scores[path]
     if score["protocol"] != column["protocol"]:
         raise UserError(
-            f"{path} is of the protocol {score['protocol']} and its column of {column['protocol']}; score it again"
+            f"{path} has the protocol {score['protocol']}, but its column has {column['protocol']}; score it again"
         )
     metric = next((m for m in score["metrics"] if m["name"] == column["metric"]), None)
     if metric is None:
@@ -125,14 +118,14 @@ def _scored(column: dict, path: str, scores: dict) -> Cell:
 
 
 def _compare(cell: Cell, paper: Cell, column: dict, score: dict) -> None:
-    """Set the difference to the paper's value, where both are numbers of the same statistic."""
+    """Set the difference to the paper's value if both are numbers and the same statistic."""
     metric = next((m for m in score["metrics"] if m["name"] == column["metric"]), None)
     alike = metric and metric["statistic"] == column.get("statistic", "single")
     if cell.value is None or paper.value is None or not alike:
         return
     cell.difference = cell.value - float(paper.value)
-    # What the paper rounded away is no difference.
-    if cell.std is not None and abs(cell.difference) > SPREADS * cell.std + 0.5 * 10**-cell.digits:
+    # The paper's value is rounded, so up to half a unit of its last digit does not count.
+    if cell.std is not None and abs(cell.difference) > TOLERANCE * cell.std + 0.5 * 10**-cell.digits:
         cell.marks.append(OUTSIDE)
 
 
@@ -140,7 +133,7 @@ def _compare(cell: Cell, paper: Cell, column: dict, score: dict) -> None:
 
 
 def as_frame(table: dict, rows: list[dict[str, Cell]]) -> pd.DataFrame:
-    """One row a row of the table, with columns of their own for difference, deviation, bias and score file."""
+    """The table with further columns for the difference, standard deviation, bias and score file of each number."""
     lines = []
     for row, cells in zip(table["rows"], rows, strict=True):
         line = {table["name"]: row["name"], "source": "paper" if not (row["scores"] or "network" in row) else "here"}
@@ -157,7 +150,7 @@ def as_frame(table: dict, rows: list[dict[str, Cell]]) -> pd.DataFrame:
 
 
 def headings(table: dict) -> list[str]:
-    """A heading for each column, which names its group too."""
+    """The heading of each column, preceded by its group."""
     return [
         column["heading"] if column["group"] in ("", column["heading"]) else f"{column['group']} {column['heading']}"
         for column in table["columns"]
@@ -175,7 +168,7 @@ def _notes(table: dict, rows: list[dict[str, Cell]]) -> list[str]:
 
 
 def as_markdown(table: dict, rows: list[dict[str, Cell]], up: str) -> str:
-    """The table with its footnotes; numbers of ours link to their score files, which lie ``up`` from it."""
+    """The table with its footnotes; our numbers link to their score files by the path prefix ``up``."""
 
     def shown(cell: Cell) -> str:
         return f"[{cell.text()}]({up}{cell.score})" if cell.score else cell.text().replace("|", "\\|")
@@ -198,12 +191,12 @@ LATEX = {
 
 
 def escaped(text: str) -> str:
-    """Text for LaTeX."""
+    """Text with LaTeX's special characters escaped."""
     return "".join(LATEX.get(character, character) for character in text)
 
 
 def as_latex(table: dict, rows: list[dict[str, Cell]]) -> str:
-    """A table environment in booktabs' style; groups of columns stand above their headings."""
+    """A table environment in the style of booktabs, with the groups of columns above their headings."""
     columns = table["columns"]
     runs: list[list] = []  # consecutive columns of one group
     for column in columns:
@@ -218,7 +211,7 @@ def as_latex(table: dict, rows: list[dict[str, Cell]]) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escaped(table['title'])}}}",
-        rf"\begin{{tabular}}{{l{''.join('r' if NUMBERS & column.keys() else 'l' for column in columns)}}}",
+        rf"\begin{{tabular}}{{l{''.join('r' if NUMERIC & column.keys() else 'l' for column in columns)}}}",
         r"\toprule",
         *([] if alone and len(runs) == len(columns) else [groups]),
         " & ".join(escaped(text) for text in [table["name"], *(c["heading"] for c in columns)]) + r" \\",
@@ -236,16 +229,16 @@ def as_latex(table: dict, rows: list[dict[str, Cell]]) -> str:
 
 
 def architecture(table: dict) -> dict:
-    """A table whose rows are the parts of a network."""
-    rows = parts(network(table["architecture"]), table["architecture"]["part"])
+    """The table with one row per component of its network."""
+    rows = parts(expand_network(table["architecture"]["network"]), table["architecture"]["part"])
     return {**table, "rows": [{"name": name, "cells": {"size": size}, "scores": {}} for name, size in rows]}
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("table", type=json_argument, help="the table as a JSON object")
-    parser.add_argument("out", type=Path, help="the CSV file to write; .md and .tex beside it")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="the results folder, where scores lie")
+    parser.add_argument("out", type=Path, help="the CSV file to write; .md and .tex are written beside it")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
     arguments = parser.parse_args()
     table, out = arguments.table, arguments.out
     if "architecture" in table:
@@ -260,4 +253,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

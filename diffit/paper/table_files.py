@@ -1,106 +1,103 @@
-"""The paper's tables as they stand in workflow/tables: read, checked, and resolved to the score files they need."""
+"""The paper's tables as described in workflow/tables: read, checked, and resolved to the scores that they show."""
 
 import copy
 from pathlib import Path
 
 import yaml
 
-from diffit.cli import UserError, nearest
+from diffit.cli import UserError
+from diffit.config.cross_checks import require_defined
 from diffit.config.schema import table_schema
-from diffit.config.toy_runs import PREFIX, toy_milestone
 from diffit.config.validation import fill_in
+from diffit.paper.scale import Scale
 
-SHAPE = "workflow/schemas/table.schema.yaml"
+FOLDER = "workflow/tables"
+SCHEMA = "workflow/schemas/table.schema.yaml"
+RESULTS = "results/"
+TOY_NOTES = (
+    "Toys: the same definitions, made smaller by workflow/toy.yaml, on handwritten digits. Every row runs.",
+    "Sizes, counts and training lengths in row names and notes are those of the paper's scale.",
+)
+
+
+def read_all(sources: Path) -> dict[str, dict]:
+    """All tables by name. Raises :class:`UserError` for the first mistake."""
+    return {path.stem: read(path, sources / SCHEMA) for path in sorted((sources / FOLDER).glob("*.yaml"))}
 
 
 def read(path: Path, schema: Path) -> dict:
-    """A table with its defaults. Raises :class:`UserError` for what has no place in one."""
+    """A table with its defaults filled in.
+
+    Raises :class:`UserError` for a violation of the schema and for columns, groups or rows that are not defined.
+    """
     try:
-        table = yaml.safe_load(path.read_text())
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]}); correct it") from None
     if mistake := fill_in(table, table_schema(schema)):
         place = ".".join(map(str, mistake.absolute_path)) or "the top level"
-        raise UserError(f"{path}: {place}: {mistake.message}; {SHAPE} says what may stand there")
+        raise UserError(f"{path}: {place}: {mistake.message}; {SCHEMA} lists the valid keys and values")
+    _check_names(path, table)
+    return table
+
+
+def _check_names(path: Path, table: dict) -> None:
+    """Check that columns and rows have unique names, and that rows and the figure refer to existing ones."""
     keys, names = [column["key"] for column in table["columns"]], [row["name"] for row in table["rows"]]
     groups = {column["group"] for column in table["columns"]}
     for kind, given in (("column", keys), ("row", names)):
-        if twice := {name for name in given if given.count(name) > 1}:
-            raise UserError(f"{path} has the {kind} {min(twice)!r} twice; give one another name")
+        if repeated := {name for name in given if given.count(name) > 1}:
+            raise UserError(f"{path} has the {kind} {min(repeated)!r} twice; rename one of them")
     for row in table["rows"]:
         place = f"{path}, row {row['name']!r}"
         for key in row["cells"]:
-            _known(f"{place}: cells", key, keys)
+            require_defined(f"{place}: cells", key, keys)
         for group in row.get("ours", {}):
-            _known(f"{place}: ours", group, groups)
+            require_defined(f"{place}: ours", group, groups)
         if "against" in row:
-            _known(f"{place}: against", row["against"], names)
+            require_defined(f"{place}: against", row["against"], names)
     for key in [table["figure"]["x"], *table["figure"]["y"]] if "figure" in table else []:
-        _known(f"{path}: figure", key, keys)
-    return table
+        require_defined(f"{path}: figure", key, keys)
 
 
-def resolve(name: str, table: dict, config: dict, overlay: dict | None = None) -> dict:
-    """A table whose rows of ours name their score files: ``scores`` by column, relative to ``results/``.
+def resolve(name: str, table: dict, scale: Scale) -> dict:
+    """A copy of a table in which each of our rows names its score files and networks.
 
-    With the ``overlay`` of toys they are the toys' scores, and rows of the paper are left out, with which toys compare
-    in nothing. Raises :class:`UserError` for a run, sampler or milestone that there is none of.
+    ``scores`` of a row maps column keys to paths relative to ``results/``. A row whose numbers are computed from a
+    network has ``network``. At the toys' scale the paper's rows are left out: toys cannot be compared with them.
+
+    Raises :class:`UserError` for a run, sampler or milestone that is not defined.
     """
     table = copy.deepcopy(table)
-    if overlay:
-        table["title"] = f"Toy of: {table['title']}"
-        table["rows"] = [row for row in table["rows"] if "ours" in row or "computed" in row]
-        table["notes"] += [
-            "Toys: the same definitions, smaller (workflow/toy.yaml), on handwritten digits. Each row runs.",
-            "Sizes, counts and lengths that rows and notes name are those of the paper's scale.",
-        ]
+    if scale.overlay:
+        _make_toy(table, scale)
     if "architecture" in table:
-        table["architecture"]["network"] = network(f"table {name}", table["architecture"].pop("run"), config)
+        table["architecture"]["network"] = scale.network(f"table {name}", table["architecture"].pop("run"))
     for row in table["rows"]:
         place = f"table {name}, row {row['name']!r}"
-        if overlay:
-            row.pop("against", None)
-            if any(source["run"] in overlay["weights"] for source in row.get("ours", {}).values()):
-                row["name"] += " (as a toy: trained)"
         if "computed" in row:
-            row["network"] = network(place, row.pop("computed"), config)
-        row["scores"] = {}
-        for group, source in row.pop("ours", {}).items():
-            stem = samples(place, source, config, overlay)
-            for column in table["columns"]:
-                if column["group"] == group and "metric" in column:
-                    row["scores"][column["key"]] = f"scores/{stem}/{column['protocol']}.json"
+            row["network"] = scale.network(place, row.pop("computed"))
+        row["scores"] = _scores(place, row.pop("ours", {}), table["columns"], scale)
     return table
 
 
-def network(place: str, name: str, config: dict) -> dict:
-    """What of the configuration settles a run's network."""
-    _known(place, name, config["runs"])
-    run = config["runs"][name]
-    described = {key: run[key] for key in ("dataset", "vae", "net", "process", "seed")}
-    vaes = {run["vae"]: config["vaes"][run["vae"]]} if run["vae"] else {}
-    return {"runs": {name: described}, "datasets": {run["dataset"]: config["datasets"][run["dataset"]]}, "vaes": vaes}
+def _make_toy(table: dict, scale: Scale) -> None:
+    """Reduce a table to our rows, none of which is compared with the paper, and say so."""
+    table["title"] = f"Toy of: {table['title']}"
+    table["rows"] = [row for row in table["rows"] if "ours" in row or "computed" in row]
+    table["notes"] += TOY_NOTES
+    for row in table["rows"]:
+        row.pop("against", None)
+        if any(scale.is_trained_for(source["run"]) for source in row.get("ours", {}).values()):
+            row["name"] += " (as a toy: trained)"
 
 
-def samples(place: str, source: dict, config: dict, overlay: dict | None) -> str:
-    """The place of a set of samples: run/milestone/sampler."""
-    name = source["run"]
-    _known(place, name, config["runs"])
-    run = config["runs"][name]
-    sampler = source.get("sampler", run["sampler"])
-    _known(place, sampler, config["samplers"])
-    released = "weights" in run
-    milestone = "released" if released else source.get("milestone", run["milestones"][-1])
-    if not released and milestone not in run["milestones"]:
-        raise UserError(f"{place}: {milestone} is no milestone of {name}; there are: {run['milestones']}")
-    if not overlay:
-        return f"{name}/{milestone}/{sampler}"
-    trained = overlay["weights"].get(name, name)
-    run = config["runs"][trained]
-    milestone = run["milestones"][-1] if released else milestone
-    return f"{PREFIX}{trained}/{toy_milestone(run, milestone, overlay)}/{PREFIX}{sampler}"
-
-
-def _known(place: str, name: str, names) -> None:
-    if name not in names:
-        raise UserError(f"{place} names {name!r}, which is not defined; {nearest(str(name), names)}")
+def _scores(place: str, ours: dict, columns: list[dict], scale: Scale) -> dict[str, str]:
+    """The score file of each column with a metric, for a row's runs by group of columns."""
+    found = {}
+    for group, source in ours.items():
+        samples = scale.samples(place, source["run"], source.get("sampler"), source.get("milestone"))
+        for column in columns:
+            if column["group"] == group and "metric" in column:
+                found[column["key"]] = samples.score(column["protocol"]).removeprefix(RESULTS)
+    return found

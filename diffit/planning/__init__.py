@@ -1,1 +1,1 @@
-"""Before and after a run: plans, costs, preflight checks, accounting."""
+"""Plans, costs, preflight checks and accounting of SLURM jobs."""

@@ -1,11 +1,10 @@
-"""account: what the SLURM jobs behind a result used, stage by stage, as the cluster's accounting knows it.
+"""Tabulate what the SLURM jobs behind a result used, stage by stage, from the cluster's accounting.
 
     python -m diffit.planning.accounting OUT.csv STAGE=PATH …
 
-``PATH`` is a manifest, whose shards' sidecars name the jobs that made them, one sidecar, or the ``legs.json`` of a
-training. One call of sacct asks for all of them, with every start of a job that was requeued. What ran outside SLURM or
-what the accounting does not know is a gap with its reason, never a zero; nothing here ends with an error, since a
-result is not worth less without its bill.
+``PATH`` is a manifest (the sidecars of its shards name the jobs that made them), a sidecar, or the ``legs.json`` of a
+training. One call of sacct covers all jobs, with every start of a requeued job. Work outside SLURM and jobs that sacct
+does not know are gaps with a reason, never zeros. Accounting failures become notes; they never fail the rule.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffit.cli import Parser, UserError, run
+from diffit.cli import Parser, UserError, run_command
 from diffit.store import files
 
 log = logging.getLogger("diffit")
@@ -32,9 +31,9 @@ NUMBERS = ("gpu_hours", "cpu_hours", "elapsed_hours", "max_memory_gib")
 
 @dataclass(frozen=True)
 class Start:
-    """One start of a job, from the node's first second to its last: hours, GPUs, and GiB of its largest task.
+    """One start of a job: elapsed hours, CPU hours, allocated GPUs, and GiB of memory of its largest task.
 
-    ``gpus`` and ``memory`` are NaN where the accounting says nothing of them.
+    ``gpus`` and ``memory`` are NaN if the accounting does not report them.
     """
 
     state: str
@@ -45,21 +44,21 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Made:
-    """The jobs that made the files of a stage, and how many of its files no job is known of."""
+class StageJobs:
+    """The jobs that made the files of a stage, and the number of its files without a known job."""
 
-    stage: str
+    name: str
     jobs: list[str]
     without: int
 
 
-# ------------------------------------------------------------------------------------------ who made it
+# ------------------------------------------------------------------------------------------ jobs behind files
 
 
-def made(stage: str, paths: Iterable[Path]) -> Made:
-    """Read the jobs off sidecars, off the sidecars of a manifest's shards, and off the legs of a training."""
+def jobs_of_stage(name: str, paths: Iterable[Path]) -> StageJobs:
+    """Read the jobs from sidecars, from the sidecars of a manifest's shards, and from the legs of a training."""
     jobs = [job for path in paths for job in _jobs(path)]
-    return Made(stage, list(dict.fromkeys(filter(None, jobs))), jobs.count(None))
+    return StageJobs(name, list(dict.fromkeys(filter(None, jobs))), jobs.count(None))
 
 
 def _jobs(path: Path) -> list[str | None]:
@@ -71,31 +70,31 @@ def _jobs(path: Path) -> list[str | None]:
 
 
 def _record(path: Path) -> dict:
-    """A JSON object, empty where it is gone or damaged: the files of a stage may have been deleted since."""
+    """A JSON object, empty if the file is gone or damaged, because users may delete the files of a stage."""
     try:
         return files.read_json(path, remedy="")
     except UserError:
         return {}
 
 
-# -------------------------------------------------------------------------------------- what it has used
+# -------------------------------------------------------------------------------------- what sacct says
 
 
-def ask(jobs: Sequence[str]) -> str:
-    """What sacct says of jobs and their steps, with every start of those that were requeued.
+def ask_sacct(jobs: Sequence[str]) -> str:
+    """The output of sacct for jobs and their steps, with every start of requeued jobs.
 
-    Raises :class:`OSError` or :class:`subprocess.SubprocessError` where the accounting cannot be asked.
+    Raises :class:`OSError` or :class:`subprocess.SubprocessError` if sacct is missing, fails or does not end.
     """
     command = ["sacct", "--noheader", "--parsable2", "--noconvert", "--duplicates"]
     command += ["--jobs", ",".join(jobs), "--format", ",".join(SACCT_FIELDS)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=SACCT_SECONDS).stdout
 
 
-def starts(text: str) -> dict[str, list[Start]]:
-    """The starts of each job in what :func:`ask` returned, oldest first.
+def parse_starts(text: str) -> dict[str, list[Start]]:
+    """The starts of each job in the output of :func:`ask_sacct`, oldest first.
 
-    Numbers of jobs are given out again after a cluster was set up anew: what has another name than the newest job of
-    that number is left out.
+    A cluster that was set up again reuses job numbers, so starts whose job name differs from that of the newest start
+    of the same number are left out.
     """
     found: dict[str, list[tuple[str, Start]]] = {}
     for row, steps in _with_steps(text):
@@ -103,11 +102,11 @@ def starts(text: str) -> dict[str, list[Start]]:
         hours, cpu_hours = (int(row[name] or 0) / 3600 for name in ("ElapsedRaw", "CPUTimeRAW"))
         start = Start(row["State"].split()[0], hours, cpu_hours, _gpus(row["AllocTRES"]), memory)
         found.setdefault(row["JobID"], []).append((row["JobName"], start))
-    return {job: [start for name, start in those if name == those[-1][0]] for job, those in found.items()}
+    return {job: [start for name, start in named if name == named[-1][0]] for job, named in found.items()}
 
 
 def _with_steps(text: str) -> list[tuple[dict, list[dict]]]:
-    """Rows of starts, each with those of its steps, which follow it and have a dot in their numbers."""
+    """The row of each start with the rows of its steps, which follow it and have a dot in their job ID."""
     together: list[tuple[dict, list[dict]]] = []
     for line in text.splitlines():
         row = dict(zip(SACCT_FIELDS, line.split("|"), strict=True))
@@ -119,13 +118,13 @@ def _with_steps(text: str) -> list[tuple[dict, list[dict]]]:
 
 
 def _gpus(tres: str) -> float:
-    """GPUs of ``billing=4,cpu=4,gres/gpu=2,gres/gpu:a100=2``; NaN where it counts none."""
+    """The GPUs in ``billing=4,cpu=4,gres/gpu=2,gres/gpu:a100=2``; NaN if it lists none."""
     counted = re.search(r"(?:^|,)gres/gpu=(\d+)", tres)
     return int(counted[1]) if counted else math.nan
 
 
 def _gib(size: str) -> float:
-    """GiB of sacct's ``123456K``; without a unit, bytes."""
+    """GiB of a size as sacct prints it, ``123456K``; a size without a unit is in bytes."""
     number, unit = re.fullmatch(r"([\d.]+)([KMGT]?)", size).groups()
     return float(number) * 1024 ** (" KMGT".index(unit or " ") - 3)
 
@@ -133,80 +132,81 @@ def _gib(size: str) -> float:
 # ------------------------------------------------------------------------------------------- the table
 
 
-def table(stages: Sequence[Made], found: dict[str, list[Start]], failure: str = "") -> pd.DataFrame:
-    """One row a stage and one for all; jobs that made several stages, as an interactive one, have a row for these.
+def table(stages: Sequence[StageJobs], found: dict[str, list[Start]], failure: str = "") -> pd.DataFrame:
+    """One row per stage and one for all. Jobs that made several stages have a row of their own.
 
     Args:
-        stages: who made what, in the order of the data.
-        found: the starts of each job, see :func:`starts`.
-        failure: why the accounting could not be asked.
+        stages: the jobs of each stage, in the order of the data.
+        found: the starts of each job, see :func:`parse_starts`.
+        failure: why sacct could not be asked.
     """
-    together: dict[tuple[str, ...], list[str]] = {}
-    for stage in stages:
-        together.setdefault((stage.stage,), [])
-    for job in dict.fromkeys(job for stage in stages for job in stage.jobs):
-        those = tuple(stage.stage for stage in stages if job in stage.jobs)
-        together.setdefault(those, []).append(job)
-    counts_gpus = any(not math.isnan(start.gpus) for those in found.values() for start in those)
+    counts_gpus = any(not math.isnan(start.gpus) for starts in found.values() for start in starts)
+    without = {(stage.name,): stage.without for stage in stages}
     rows = []
-    for names, jobs in together.items():
-        mine = [stage for stage in stages if (stage.stage,) == names]
-        if not jobs and any(stage.jobs for stage in mine):
-            continue  # all of its jobs made other stages too
-        known = [start for job in jobs for start in found.get(job, [])]
-        unknown = [job for job in jobs if job not in found]
-        notes = _notes(sum(stage.without for stage in mine), jobs, unknown, known, failure, counts_gpus)
-        rows.append({"stage": " and ".join(names), "jobs": len(jobs), **_used(known, counts_gpus), "note": notes})
-    everything = [start for those in found.values() for start in those]
+    for names, jobs in _jobs_by_stages(stages).items():
+        starts = [start for job in jobs for start in found.get(job, [])]
+        note = _note(jobs, without.get(names, 0), found, failure, counts_gpus)
+        rows.append({"stage": " and ".join(names), "jobs": len(jobs), **_sums(starts, counts_gpus), "note": note})
     gaps = [row["stage"] for row in rows if row["note"]]
-    total = {"stage": "all", "jobs": sum(row["jobs"] for row in rows), **_used(everything, counts_gpus)}
-    rows.append({**total, "note": f"of what is known: see {', '.join(gaps)}" if gaps else ""})
+    everything = [start for starts in found.values() for start in starts]
+    total = {"stage": "all", "jobs": sum(row["jobs"] for row in rows), **_sums(everything, counts_gpus)}
+    rows.append({**total, "note": f"incomplete, see {', '.join(gaps)}" if gaps else ""})
     return pd.DataFrame(rows).astype({"jobs": "Int64", "starts": "Int64"})
 
 
-def _used(those: Sequence[Start], counts_gpus: bool) -> dict:
-    """Sums over starts, and the largest memory; None where nothing is known."""
-    gpus = [0 if math.isnan(start.gpus) else start.gpus for start in those]  # a job without GPUs names none
-    memory = [start.memory for start in those if not math.isnan(start.memory)]
+def _jobs_by_stages(stages: Sequence[StageJobs]) -> dict[tuple[str, ...], list[str]]:
+    """Jobs by the stages that they made. A stage is left out if all its jobs made other stages too."""
+    groups: dict[tuple[str, ...], list[str]] = {(stage.name,): [] for stage in stages}
+    for job in dict.fromkeys(job for stage in stages for job in stage.jobs):
+        names = tuple(stage.name for stage in stages if job in stage.jobs)
+        groups.setdefault(names, []).append(job)
+    with_jobs = {(stage.name,) for stage in stages if stage.jobs}
+    return {names: jobs for names, jobs in groups.items() if jobs or names not in with_jobs}
+
+
+def _sums(starts: Sequence[Start], counts_gpus: bool) -> dict:
+    """Sums over starts and the largest memory; None for what is unknown."""
+    gpus = [0 if math.isnan(start.gpus) else start.gpus for start in starts]  # sacct lists no GPUs for a CPU job
+    gpu_hours = sum(count * start.hours for count, start in zip(gpus, starts, strict=True))
+    memory = [start.memory for start in starts if not math.isnan(start.memory)]
     return {
-        "starts": len(those) or None,
-        "gpu_hours": sum(n * start.hours for n, start in zip(gpus, those, strict=True))
-        if those and counts_gpus
-        else None,
-        "cpu_hours": sum(start.cpu_hours for start in those) if those else None,
-        "elapsed_hours": sum(start.hours for start in those) if those else None,
+        "starts": len(starts) or None,
+        "gpu_hours": gpu_hours if starts and counts_gpus else None,
+        "cpu_hours": sum(start.cpu_hours for start in starts) if starts else None,
+        "elapsed_hours": sum(start.hours for start in starts) if starts else None,
         "max_memory_gib": max(memory, default=None),
     }
 
 
-def _notes(
-    without: int, jobs: list[str], unknown: list[str], known: list[Start], failure: str, counts_gpus: bool
-) -> str:
+def _note(jobs: list[str], without: int, found: dict[str, list[Start]], failure: str, counts_gpus: bool) -> str:
+    """Why the numbers of these jobs are incomplete; empty if they are complete."""
+    unknown = [job for job in jobs if job not in found]
+    starts = [start for job in jobs for start in found.get(job, [])]
     notes = []
     if without:
-        notes.append(f"{without} {'more ' if jobs else ''}made outside SLURM, or deleted since")
+        notes.append(f"{without} {'more ' if jobs else ''}made outside SLURM or deleted since")
     if jobs and failure:
         notes.append(failure)
     elif unknown:
         more = f" and {len(unknown) - 1} more" if unknown[1:] else ""
-        notes.append(f"the accounting does not know job {unknown[0]}{more}")
-    if running := [start for start in known if start.state in ("RUNNING", "COMPLETING", "SUSPENDED")]:
+        notes.append(f"sacct does not know job {unknown[0]}{more}")
+    if running := [start for start in starts if start.state in ("RUNNING", "COMPLETING", "SUSPENDED")]:
         notes.append(f"{len(running)} still running")
-    if known and not counts_gpus:
-        notes.append("the accounting counts no GPUs here")
+    if starts and not counts_gpus:
+        notes.append("this cluster's accounting does not count GPUs")
     return "; ".join(notes)
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """The table for people, with gaps as dashes."""
+    """The table as Markdown, with gaps as dashes."""
     shown = frame.drop(columns="note").astype(object)
     for name in NUMBERS:
         shown[name] = [value if pd.isna(value) else _number(value) for value in frame[name].astype(float)]
     shown = shown.assign(note=frame["note"]).where(frame.notna(), "–")
     return (
         f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n"
-        "Hours are those of all starts of all jobs added up, from sacct; GPUs and CPUs count as allocated. "
-        "max_memory_gib is that of the largest task. Data that several runs share are counted in the table of each.\n"
+        "Hours are sums over all starts of all jobs, from sacct, of allocated GPUs and CPUs. max_memory_gib is the "
+        "memory of the largest task. Data that several runs share are counted in the table of each run.\n"
     )
 
 
@@ -214,16 +214,16 @@ def _number(value: float) -> str:
     return "< 0.01" if 0 < value < 0.01 else f"{value:,.2f}"
 
 
-def account(stages: Sequence[Made]) -> pd.DataFrame:
-    """Ask the accounting, once, about all jobs of all stages."""
+def account(stages: Sequence[StageJobs]) -> pd.DataFrame:
+    """The table of all stages, from one call of sacct about all their jobs."""
     found, failure = {}, ""
     if jobs := list(dict.fromkeys(job for stage in stages for job in stage.jobs)):
         try:
-            found = starts(ask(jobs))
+            found = parse_starts(ask_sacct(jobs))
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            failure = f"sacct could not be asked ({said[-1].removeprefix('sacct: ')})"
-            log.warning("warning: %s; ask again later: snakemake --forcerun cost GOAL", failure)
+            failure = f"sacct failed ({said[-1].removeprefix('sacct: ')})"
+            log.warning("warning: %s; to ask it again later: snakemake --forcerun cost GOAL", failure)
     return table(stages, found, failure)
 
 
@@ -236,15 +236,21 @@ def _stage(text: str) -> tuple[str, Path]:
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("out", type=Path, help="the table to write, results/{run}_cost.csv; .md beside it")
-    parser.add_argument("stages", type=_stage, nargs="+", metavar="STAGE=PATH", help="who made what; STAGE may repeat")
+    parser.add_argument("out", type=Path, help="the table to write, results/{run}_cost.csv; .md is written beside it")
+    parser.add_argument(
+        "stages",
+        type=_stage,
+        nargs="+",
+        metavar="STAGE=PATH",
+        help="a stage and a record of its jobs; STAGE may repeat",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
     names = dict.fromkeys(name for name, _ in arguments.stages)
-    stages = [made(name, [path for other, path in arguments.stages if other == name]) for name in names]
+    stages = [jobs_of_stage(name, [path for other, path in arguments.stages if other == name]) for name in names]
     frame = account(stages)
     with files.atomic(arguments.out.with_suffix(".md")) as temporary:
         temporary.write_text(markdown(frame))
@@ -253,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,7 +1,6 @@
-"""What a stage costs: images, GPU-hours from the FLOPs of its networks, and bytes from the formats of its files.
+"""What a stage costs: images, GPU-hours from the FLOPs of its networks, and bytes from its file formats.
 
-NaN is what nobody knows, as the size of a folder of pictures that is not listed yet, and makes unknown what depends
-on it.
+NaN stands for an unknown number, such as the size of a folder of images that is not listed yet.
 """
 
 import json
@@ -24,33 +23,32 @@ from diffit.process import samplers
 from diffit.runs.checkpoints import KEEP, Checkpoints
 from diffit.scoring.metrics import ARRAYS, metrics_of
 from diffit.scoring.protocols import PROTOCOLS
+from diffit.scoring.resizing import SIZE
 from diffit.store import files
 from diffit.training.task import expected_network
 from diffit.weights import vae
 from diffit.weights.vae_shape import expected_shape, factor_of
 
-PNG_BYTES_A_PIXEL = 1.9  # of diffit.data.images.png: 1.89 for 141 ImageNet photographs at 256×256, 1.64 at 512×512
-NPY_HEADER = 128
-
-INCEPTION_SIZE = 299
+PNG_BYTES_PER_PIXEL = 1.9  # diffit.data.images.png: 1.89 for 141 ImageNet photographs at 256×256, 1.64 at 512×512
+NPY_HEADER = 128  # bytes
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: FLOP/s in bfloat16 at its peak, and the shares of the peak that training and all else reach."""
+    """One GPU: peak FLOP/s in bfloat16, and the fractions of the peak that training and other stages reach."""
 
     peak: float = 312e12
     training: float = 0.4
     inference: float = 0.5
 
     def hours(self, flops: float, precision: str, utilization: float) -> float:
-        """GPU-hours for this many FLOPs."""
+        """GPU-hours = flops / (peak · speed of the precision · utilization · 3600)."""
         return flops / (self.peak * PRECISIONS[precision].speed * utilization) / 3600
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Images that jobs go through, GPU-hours and bytes that they add; 0 for what costs nothing to speak of."""
+    """Images that jobs process, GPU-hours, and bytes that they write; 0 if negligible."""
 
     images: float = 0
     gpu_hours: float = 0
@@ -58,7 +56,7 @@ class Cost:
 
 
 def tar_bytes(images: float, *members: float) -> float:
-    """Bytes of a tar of this many samples with members of these sizes (:func:`diffit.store.tars.write_tar`)."""
+    """Bytes of a tar with this many samples, each with members of these sizes (:func:`diffit.store.tars.write_tar`)."""
     block, record = tarfile.BLOCKSIZE, tarfile.RECORDSIZE
     content = images * sum(block + -(-size // block) * block for size in members) + 2 * block
     return -(-content // record) * record
@@ -66,7 +64,7 @@ def tar_bytes(images: float, *members: float) -> float:
 
 @cache
 def autoencoder(shape: str, resolution: int) -> tuple[int, int]:
-    """FLOPs of encoding one image and of decoding it, for a VAE's shape as canonical JSON."""
+    """FLOPs of encoding and of decoding one image, for the shape of a VAE as canonical JSON."""
     with FakeTensorMode():
         model = vae.build(json.loads(shape))
         image = torch.zeros(1, 3, resolution, resolution)
@@ -79,12 +77,12 @@ def autoencoder(shape: str, resolution: int) -> tuple[int, int]:
 
 @cache
 def inception() -> int:
-    """FLOPs of Inception-v3 for one image."""
+    """FLOPs of Inception-v3 per image."""
     from torchvision.models import inception_v3
 
     with FakeTensorMode():
         model = inception_v3(weights=None, init_weights=False).eval()
-        return flops(lambda: model(torch.zeros(1, 3, INCEPTION_SIZE, INCEPTION_SIZE))).total()
+        return flops(lambda: model(torch.zeros(1, 3, SIZE, SIZE))).total()
 
 
 class Costs:
@@ -92,16 +90,16 @@ class Costs:
 
     Args:
         config: as :func:`diffit.config.validation.validate` completed it.
-        results: the results folder, where finished downloads and checkpoints stand.
-        gpu: what all of it is computed on.
-        counts: images of data sets whose size nothing else tells.
+        results: the folder of results, read for finished downloads and checkpoints.
+        gpu: the GPU that runs all jobs.
+        counts: the number of images in data sets that are not downloaded yet.
     """
 
     def __init__(self, config: dict, results: Path, gpu: Gpu, counts: dict[str, int]):
         self.config, self.results, self.gpu, self.counts = config, results, gpu, counts
         for name in counts:
             self._dataset(name)
-        self.unknown: set[str] = set()  # data sets of which nobody knows how many images they have
+        self.unknown: set[str] = set()  # data sets whose number of images was asked for and is unknown
         self.models = {
             "shard": self.shard,
             "train_vae": self.train_vae,
@@ -112,11 +110,11 @@ class Costs:
         }
 
     def of(self, rule: str, jobs: list[Job]) -> list[Cost]:
-        """What jobs of one rule cost, in parts to be added up; none where no model stands for the rule."""
+        """The cost of all jobs of one rule, in parts; empty for rules without a cost model."""
         return self.models[rule]([job.wildcards for job in jobs]) if rule in self.models else []
 
     def count(self, dataset: str) -> float:
-        """Images of a data set: as its download listed them, as its source is published, or as the user says."""
+        """Images in a data set, from its download, its source or the user; NaN if unknown."""
         archive = self.results / "archives" / dataset / "archive.json"
         listed = files.read_json(archive, "delete it").get("count") if archive.exists() else None
         known = listed or SOURCES[self._dataset(dataset)["source"]].images or self.counts.get(dataset)
@@ -128,7 +126,7 @@ class Costs:
         costs = []
         for job in jobs:
             images = self._data_images(job["dataset"], job)
-            png = PNG_BYTES_A_PIXEL * self._dataset(job["dataset"])["resolution"] ** 2
+            png = PNG_BYTES_PER_PIXEL * self._dataset(job["dataset"])["resolution"] ** 2
             costs.append(Cost(images, 0, tar_bytes(images, png, 1)))
         return costs
 
@@ -143,7 +141,7 @@ class Costs:
         return costs
 
     def encode(self, jobs: list[dict]) -> list[Cost]:
-        """The image and its mirror image: float16 [2, 2, C, h, w]."""
+        """Encodes each image and its mirror image: float16 [2, 2, C, h, w]."""
         costs = []
         for job in jobs:
             images = self._data_images(job["dataset"], job)
@@ -154,16 +152,13 @@ class Costs:
         return costs
 
     def train(self, jobs: list[dict]) -> list[Cost]:
-        """Each run once, from its newest checkpoint to the last milestone asked for; backward is twice forward."""
+        """Each run once, from its newest checkpoint to its last milestone: 3 · forward FLOPs · images."""
         targets: dict[str, int] = {}
         for job in jobs:
             targets[job["run"]] = max(int(job["kimg"]), targets.get(job["run"], 0))
         costs = []
         for name, kimg in targets.items():
-            run, checkpoints = (
-                self.config["runs"][name],
-                Checkpoints(self.results / "runs" / name / "state"),
-            )
+            run, checkpoints = self.config["runs"][name], Checkpoints(self.results / "runs" / name / "state")
             training = run["training"]
             whole = math.ceil(kimg * 1000 / training["batch"]) * training["batch"]
             images = max(0, whole - checkpoints.images())
@@ -182,13 +177,13 @@ class Costs:
             decoding = self._autoencoder(run["vae"], run["dataset"])[1] if run["vae"] else 0
             precision = sampler.get("precision", "float32")
             hours = self._inference(images * samplers.passes(run["process"], sampler) * forward, precision)
-            # A VAE decodes in float32, and with TF32 where the sampler allows that.
+            # A VAE decodes in float32, or in TF32 if the sampler allows it.
             hours += self._inference(images * decoding, "tf32" if precision == "tf32" else "float32")
             costs.append(Cost(images, hours, tar_bytes(images, NPY_HEADER + 3 * side**2, 1)))
         return costs
 
     def measure(self, jobs: list[dict]) -> list[Cost]:
-        """What a protocol takes of an image in float32, with a label of 8 bytes each."""
+        """The arrays that a protocol needs of each image in float32, and a label of 8 bytes."""
         costs = []
         for job in jobs:
             kind, *names = job["images"].split("/")
@@ -222,11 +217,11 @@ class Costs:
         return autoencoder(files.canonical(self._shape(name)), self._dataset(dataset)["resolution"])
 
     def net(self, run: dict) -> dict:
-        """The network of a run as its training will build it."""
+        """The network of a run as :func:`diffit.nets.build` takes it."""
         return expected_network(self.config, run)
 
     def _run_bytes(self, name: str, kimg: int) -> float:
-        """Checkpoints (weights, their average, two moments), the one being written too, and milestones, in float32."""
+        """Bytes of the checkpoints (weights, EMA, two moments), of one being written, and of milestones, in float32."""
         run, folder = self.config["runs"][name], self.results / "runs" / name / "state"
         weights = 4 * size(self.net(run)).parameters
         checkpoints = KEEP + 1 - len(list(folder.glob("checkpoint-*.pt")))
@@ -235,7 +230,7 @@ class Costs:
         return checkpoints * 4 * weights + (len(milestones) - written) * weights
 
     def _decoded_bytes(self, dataset: str) -> float:
-        """The cache that training on images maps into memory: uint8 [N, 3, H, W] and labels of 8 bytes."""
+        """Bytes of the decoded images that training maps into memory: uint8 [N, 3, H, W], and labels of 8 bytes."""
         if (self.results / "data" / dataset / "decoded.safetensors").exists():
             return 0
         return self.count(dataset) * (3 * self._dataset(dataset)["resolution"] ** 2 + 8)

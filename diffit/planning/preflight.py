@@ -1,10 +1,10 @@
-"""preflight: whether a goal can be made on this cluster, before days of its time are asked for.
+"""Check whether this cluster can make a goal, before anything is submitted.
 
     python -m diffit.planning.preflight [GOAL …] [--profile slurm] [--no-probe]
 
-For what Snakemake's dry run says is still to be made, under the profile that would run it: SLURM, accounts, partitions,
-GPUs, time limits, preemption; a shared file system, by a job of a minute on each partition; free disk; data and weights
-within reach; versions of packages. Ends with exit status 1 when anything is wrong.
+Checks the jobs of Snakemake's dry run under the profile that would run them: SLURM, accounts, partitions, GPUs, time
+limits and preemption; with a one-minute test job per partition, the shared file system; free disk space; data and
+weights to download; package versions. The exit status is 1 if anything is wrong.
 """
 
 import re
@@ -16,23 +16,24 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from diffit.cli import Parser, positive, run
+from diffit.cli import Parser, positive_int, run_command
 from diffit.planning.checks import cluster, downloads, probe_job, slurm_site
-from diffit.planning.checks.result import Finding, ok, summary, warning, wrong
+from diffit.planning.checks.result import CheckResult, ok, summary, warning, wrong
 from diffit.planning.costs import Costs, Gpu
 from diffit.planning.dry_run import Workflow
-from diffit.planning.plan import add_goals, asked, format_bytes
+from diffit.planning.formats import format_bytes
+from diffit.planning.goals import add_goal_arguments, planned_workflow
 from diffit.slurm.commands import SlurmError
 
-LOCK_FILE = Path(__file__).resolve().parent.parent / "requirements.lock"
+LOCK_FILE = Path(__file__).resolve().parents[2] / "requirements.lock"
 PLUGIN, PLUGIN_LEAST = "snakemake-executor-plugin-slurm", (2, 8, 0)
-SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "glusterfs", "pvfs", "orangefs", "panfs", "wekafs", "afs",
-          "cifs", "smb", "9p", "virtiofs", "daos")  # fmt: skip
+SHARED_FILE_SYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "glusterfs", "pvfs", "orangefs", "panfs", "wekafs", "afs",
+                       "cifs", "smb", "9p", "virtiofs", "daos")  # fmt: skip
 
 
-def check_packages(lock: Path = LOCK_FILE) -> list[Finding]:
-    """Installed packages against the lock file, and the least version of Snakemake's plugin for SLURM."""
-    again = "make install, in a fresh .venv if that does not help"
+def check_packages(lock: Path = LOCK_FILE) -> list[CheckResult]:
+    """Compare installed packages with the lock file, and Snakemake's plugin for SLURM with its minimum version."""
+    again = "run make install; if that does not help, remove .venv first"
     found, other = [], []
     for line in lock.read_text().splitlines():
         name, sign, version = line.partition("==")
@@ -43,67 +44,67 @@ def check_packages(lock: Path = LOCK_FILE) -> list[Finding]:
         except metadata.PackageNotFoundError:
             found.append(wrong(f"the package {name} is not installed", again))
             continue
-        if installed.partition("+")[0] != version:  # a build for one CUDA has a suffix
+        if installed.partition("+")[0] != version:  # CUDA builds have a suffix
             other.append(f"{name} {installed} (locked: {version})")
         if name == PLUGIN and _version(installed) < PLUGIN_LEAST:
             least = ".".join(map(str, PLUGIN_LEAST))
-            found.append(wrong(f"{PLUGIN} {installed} starts jobs of several GPUs twice; it takes {least}", again))
+            found.append(wrong(f"{PLUGIN} {installed} starts multi-GPU jobs twice; at least {least} is needed", again))
     if other:
-        found.append(warning(f"other versions than locked: {', '.join(other)}", again))
-    return found or [ok("the packages are those of requirements.lock")]
+        found.append(warning(f"package versions differ from requirements.lock: {', '.join(other)}", again))
+    return found or [ok("package versions match requirements.lock")]
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
-def check_disk(results: Path, sizes: Sequence[float]) -> list[Finding]:
-    """Free disk against the bytes that a goal adds, where NaN is what nobody knows."""
+def check_disk(results: Path, sizes: Sequence[float]) -> list[CheckResult]:
+    """Compare free disk space with the bytes that a goal adds; NaN stands for an unknown size."""
     free = shutil.disk_usage(existing(results)).free
     known = sum(size for size in sizes if size == size)
     least = "at least " if len([size for size in sizes if size == size]) < len(sizes) else ""
-    what = f"{format_bytes(free)} are free under {results}, the goal needs {least}{format_bytes(known)}"
+    what = f"{format_bytes(free)} are free under {results}; the goal needs {least}{format_bytes(known)}"
     if known > free:
-        return [wrong(what, "make room, or let results be a link to a larger disk")]
+        return [wrong(what, "free some space, or make results a link to a larger disk")]
     if least:
-        return [warning(what, "say how many pictures there are with --images DATASET=COUNT")]
-    return [ok(f"{what} (a quota is not looked at)")]
+        return [warning(what, "give the number of images with --images DATASET=COUNT")]
+    return [ok(f"{what} (quotas are not checked)")]
 
 
-def check_file_system(results: Path, mounts: str) -> list[Finding]:
-    """Whether the file system is of a kind that several machines share, as /proc/mounts names it."""
+def check_file_system(results: Path, mounts: str) -> list[CheckResult]:
+    """Check in the text of /proc/mounts whether the file system of the results is of a kind that machines share."""
     place, found = existing(results).resolve(), []
     for line in mounts.splitlines():
         mounted, kind = (re.sub(r"\\(\d{3})", lambda o: chr(int(o[1], 8)), field) for field in line.split()[1:3])
         if place.is_relative_to(mounted):
-            found.append((len(mounted), len(found), kind))  # the innermost one; of equals, the one mounted last
+            found.append((len(mounted), len(found), kind))  # longest mount point; among equals, the last one mounted
     kind = max(found)[2] if found else "an unknown file system"
-    if kind.startswith(SHARED):
-        return [ok(f"{results} is on {kind}, which machines share")]
+    if kind.startswith(SHARED_FILE_SYSTEMS):
+        return [ok(f"{results} is on {kind}, a shared file system")]
     return [
         warning(
-            f"{results} is on {kind}, a disk of {socket.gethostname()} by its kind",
-            "work on the file system that the cluster shares, or leave out --no-probe to see whether nodes have it",
+            f"{results} is on {kind}, which looks like a local disk of {socket.gethostname()}",
+            "work on the cluster's shared file system, or drop --no-probe so that a test job checks it",
         )
     ]
 
 
 def existing(path: Path) -> Path:
-    """A path, or the nearest folder above that is there."""
+    """A path, or the nearest folder above it that exists."""
     return next(folder for folder in [path, *path.absolute().parents] if folder.exists())
 
 
-def check_cluster(workflow: Workflow, costs: Costs, wait: float | None) -> list[Finding]:
-    """All that concerns SLURM; the probe job for each partition and account waits ``wait`` seconds, None for no job."""
+def check_cluster(workflow: Workflow, costs: Costs, wait: float | None) -> list[CheckResult]:
+    """All checks of SLURM, with a test job per partition and account; each gets ``wait`` seconds, None skips them."""
     found = cluster.check_commands()
     if found[0].level == "wrong":
         return found
     try:
         site = slurm_site.read()
     except SlurmError as error:
-        return [*found, wrong(f"SLURM does not answer: {error}", "try again later, or ask the administrators")]
+        return [*found, wrong(f"SLURM does not answer: {error}", "try again later, or ask your administrators")]
     found += cluster.check_accounting(site) + cluster.check_requeue(site)
-    probed = set()
+    tested = set()
     for request, rules in slurm_site.requests(workflow.jobs).items():
         found += cluster.check_partition(site, request) + cluster.check_account(site, request)
         found += cluster.check_gpus(site, request)
@@ -111,14 +112,14 @@ def check_cluster(workflow: Workflow, costs: Costs, wait: float | None) -> list[
         found += cluster.check_preemption(site, request)
         found += cluster.check_submission(request)
         place = (request.partition, request.account, request.gpus > 0, request.setup)
-        if wait is not None and place not in probed:
-            probed.add(place)
+        if wait is not None and place not in tested:
+            tested.add(place)
             found += probe_job.check(request, workflow.folder / "results", wait)
     return list(dict.fromkeys(found))
 
 
 def _longest(workflow: Workflow, costs: Costs, request: slurm_site.Request, rules: Sequence[str]) -> float:
-    """Estimated hours of the longest job of a request, by the first of each rule: shards are alike."""
+    """Estimated hours of the longest job of a request, from the first job of each rule, since shards are alike."""
     first = {job.rule: job for job in reversed(workflow.jobs) if job.rule in rules}
     spread = request.nodes * max(1, request.gpus)
     return max(
@@ -126,12 +127,12 @@ def _longest(workflow: Workflow, costs: Costs, request: slurm_site.Request, rule
     )
 
 
-def check(workflow: Workflow, counts: dict[str, int], wait: float | None) -> list[Finding]:
-    """Everything, in the order in which it goes wrong."""
+def check(workflow: Workflow, counts: dict[str, int], wait: float | None) -> list[CheckResult]:
+    """All checks, in the order in which a run would fail."""
     results = workflow.folder / "results"
     costs = Costs(workflow.config, results, Gpu(), counts)
     found = check_packages() + check_cluster(workflow, costs, wait)
-    if wait is None:  # no job has shown it
+    if wait is None:  # no test job has checked it
         found += check_file_system(results, Path("/proc/mounts").read_text())
     rules = dict.fromkeys(job.rule for job in workflow.jobs)
     sizes = [
@@ -142,26 +143,26 @@ def check(workflow: Workflow, counts: dict[str, int], wait: float | None) -> lis
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    add_goals(parser, profile="slurm")
-    parser.add_argument("--no-probe", action="store_true", help="send no job to see what a node sees")
+    add_goal_arguments(parser, profile="slurm")
+    parser.add_argument("--no-probe", action="store_true", help="submit no test job")
     parser.add_argument(
-        "--wait", type=positive, default=120, metavar="SECONDS", help="for that job (default: %(default)s)"
+        "--wait", type=positive_int, default=120, metavar="SECONDS", help="patience with a test job (default: %(default)s)"
     )
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = _arguments()
-    workflow = asked(arguments)
+    workflow = planned_workflow(arguments)
     if not workflow.jobs:
-        print("Nothing to be done: all that was asked for is there.")
+        print("Nothing to be done: everything asked for exists.")
         return
-    findings = check(workflow, dict(arguments.images), None if arguments.no_probe else arguments.wait)
-    print(*findings, sep="\n")
-    print(f"\n{summary(findings)}.")
-    if any(finding.level == "wrong" for finding in findings):
+    results = check(workflow, dict(arguments.images), None if arguments.no_probe else arguments.wait)
+    print(*results, sep="\n")
+    print(f"\n{summary(results)}.")
+    if any(result.level == "wrong" for result in results):
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

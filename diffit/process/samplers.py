@@ -69,7 +69,7 @@ GUIDANCE = by_kind(
         "constant": {"weight": NUMBER, **_GUIDED},
         "power-cosine": {"weight": NUMBER, "power": default(POSITIVE, 4), **_GUIDED},
     },
-    usual="none",
+    default_name="none",
 )
 _CLASSES = {
     "anyOf": [one_of("random", "balanced"), {"type": "array", "minItems": 1, "uniqueItems": True, "items": NATURAL}]

@@ -1,4 +1,4 @@
-"""What can be added to the project: registries of named entries, and the settings that an entry takes."""
+"""Registries, through which the project is extended, and the JSON schemas of their entries' settings."""
 
 from diffit.registry.entries import Registry
 from diffit.registry.settings import (

@@ -1,6 +1,6 @@
-"""Settings as JSON schemas: the types that entries of a registry use, and the schema of an entry's settings.
+"""JSON schemas of settings: common types of a setting, and the schema of all settings of a registry's entry.
 
-A setting is required unless it is wrapped in :func:`default` or :func:`optional`.
+A setting is required unless it comes from :func:`default` or :func:`optional`.
 """
 
 from collections.abc import Mapping
@@ -23,32 +23,32 @@ _OPTIONAL = "optional"
 
 
 def one_of(*values: object) -> Setting:
-    """A setting with these values."""
+    """A setting with these allowed values."""
     return {"enum": list(values)}
 
 
 def constant(value: object) -> Setting:
-    """A setting that every entry has, but that this one fixes."""
+    """A setting that this entry fixes to one value, while other entries of the registry let the user choose."""
     return {"const": value, "default": value}
 
 
 def nullable(setting: Setting) -> Setting:
-    """The setting or null."""
+    """The setting; null is allowed as well."""
     return {**setting, "type": [setting["type"], "null"]}
 
 
 def default(setting: Setting, value: object) -> Setting:
-    """The setting with a default, which is written into the configuration."""
+    """The setting with a default value, which validation writes into the configuration."""
     return {**setting, "default": value}
 
 
 def optional(setting: Setting) -> Setting:
-    """A setting that may be absent and is not filled in, so that runs that began without the key stay what they are."""
+    """A setting that may be missing and gets no default, so that runs from before the setting existed stay the same."""
     return {**setting, _OPTIONAL: True}
 
 
 def object_schema(settings: Mapping[str, Setting]) -> dict:
-    """The JSON schema of an object with these settings and no others."""
+    """The JSON schema of an object with exactly these settings."""
     required = [name for name, setting in settings.items() if not setting.keys() & {"default", _OPTIONAL}]
     properties = {
         name: {key: value for key, value in setting.items() if key != _OPTIONAL} for name, setting in settings.items()
@@ -56,19 +56,19 @@ def object_schema(settings: Mapping[str, Setting]) -> dict:
     return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 
-def by_kind(key: str, settings: Mapping[str, Mapping[str, Setting]], usual: str | None = None) -> dict:
-    """The JSON schema of an object whose ``key`` names an entry, with the settings of that entry and no others.
+def by_kind(key: str, settings: Mapping[str, Mapping[str, Setting]], default_name: str | None = None) -> dict:
+    """The JSON schema of an object whose ``key`` names an entry and whose other keys are the settings of that entry.
 
     Args:
         key: ``kind``, or ``source`` for data sets.
-        settings: those of each entry by its name.
-        usual: the entry that an object without the key means; None where the key is required.
+        settings: the settings of each entry, by entry name.
+        default_name: the default entry; None if the key is required.
     """
     names = one_of(*settings)
-    chosen = {key: default(names, usual) if usual else names}
+    chosen = {key: default(names, default_name) if default_name else names}
     branches = []
     for name, own in settings.items():
         condition = {"required": [key], "properties": {key: {"const": name}}}
-        # required comes after properties of the object itself, which fill in the key.
+        # The object's own properties fill in the key before `if` is evaluated, because they come earlier in the schema.
         branches.append({"if": condition, "then": object_schema({key: {"default": name}, **own})})
-    return {"type": "object", "required": [] if usual else [key], "properties": chosen, "allOf": branches}
+    return {"type": "object", "required": [] if default_name else [key], "properties": chosen, "allOf": branches}

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, hashed, the newest kept."""
+"""The checkpoints of a run: written atomically, with a sha256; the newest are kept."""
 
 import logging
 from pathlib import Path
@@ -14,13 +14,17 @@ KEEP = 2
 
 
 class Checkpoints:
-    """The checkpoints of one run: written atomically, hashed, the newest ``KEEP`` kept."""
+    """The checkpoints of one run.
+
+    Args:
+        folder: the run's state folder.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def save(self, images: int, content: dict) -> None:
-        """Write the state after ``images`` images, then drop the oldest checkpoints beyond ``KEEP``."""
+        """Write the checkpoint after ``images`` images, then delete all but the newest ``KEEP``."""
         path = self.folder / f"checkpoint-{images:012d}.pt"
         with files.atomic(path) as temporary:
             with temporary.open("wb") as file:
@@ -31,20 +35,19 @@ class Checkpoints:
             files.sidecar(old).unlink(missing_ok=True)
 
     def load(self) -> dict | None:
-        """The newest checkpoint, on the CPU, or None where there is none yet. Call :meth:`tidy` before."""
+        """Load the newest checkpoint to the CPU; None if there is none. Call :meth:`clean_up` first."""
         paths = self._paths()
         return torch.load(paths[-1], map_location="cpu", weights_only=True) if paths else None
 
     def images(self) -> int:
-        """The images that the newest checkpoint has seen, 0 where there is none. Call :meth:`tidy` before."""
+        """Return the images that the newest checkpoint has seen, 0 if there is none. Call :meth:`clean_up` first."""
         paths = self._paths()
-        return files.read_json(files.sidecar(paths[-1]), remedy="start the command again")["images"] if paths else 0
+        return files.read_json(files.sidecar(paths[-1]), remedy="repeat the command")["images"] if paths else 0
 
-    def tidy(self) -> None:
-        """Set damaged checkpoints aside with a warning, so that the one before is the newest; drop what kills left.
+    def clean_up(self) -> None:
+        """Rename damaged checkpoints, with a warning, and delete unfinished files. For the holder of the lock only.
 
-        Only for the holder of the run's lock. When all are damaged, a :class:`UserError` says so, because beginning
-        again would throw weeks away in silence.
+        Raises :class:`UserError` if all checkpoints are damaged, because a restart from zero could lose weeks.
         """
         for unfinished in self.folder.glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
@@ -62,7 +65,7 @@ class Checkpoints:
         try:
             files.verify(path, remedy="")
         except UserError as error:
-            log.warning("warning: %s; the checkpoint before it is used", str(error).rstrip("; "))
+            log.warning("warning: %s; the previous checkpoint is used", str(error).rstrip("; "))
             return False
         return True
 

@@ -1,4 +1,8 @@
-"""What a run tells while it trains: a progress bar, one JSON object a line for programs, TensorBoard for eyes."""
+"""The metrics of a training: a log with one JSON object per line, TensorBoard, and progress on the terminal.
+
+:class:`MetricsWriter` is the only place that writes metrics. To add a logger such as Weights & Biases, open it in
+``__init__``, pass it the values in ``write``, and close it in ``close``.
+"""
 
 import json
 import logging
@@ -13,89 +17,91 @@ from diffit.store import files
 
 log = logging.getLogger("diffit")
 
+LOG_FILE = "log.jsonl"
 LOG_EVERY_STEPS = 50
-SAY_EVERY_SECONDS = 60
+PRINT_EVERY_SECONDS = 60
 
 
-class Journal:
-    """Measurements of a run by images seen. Lines written after the restored checkpoint are dropped on a restart,
-    so that the log tells one story however often the run was killed.
+class MetricsWriter:
+    """Writes the metrics of a run, by images seen.
+
+    A restart drops the entries after the restored checkpoint, so the log is the same as that of an uninterrupted run.
 
     Args:
         folder: the run's state folder; holds ``log.jsonl`` and ``tensorboard/``.
-        images: images seen by the checkpoint that the run goes on from.
+        images: images seen by the restored checkpoint.
     """
 
     def __init__(self, folder: Path, images: int):
-        self.path = folder / "log.jsonl"
-        kept = [entry for entry in read(self.path) if entry["images"] <= images]
-        with files.atomic(self.path) as temporary:
+        path = folder / LOG_FILE
+        kept = [entry for entry in read(path) if entry["images"] <= images]
+        with files.atomic(path) as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        self._file = self.path.open("a", buffering=1)
-        self._writer = SummaryWriter(folder / "tensorboard", purge_step=images + 1)
+        self._file = path.open("a", buffering=1)
+        self._tensorboard = SummaryWriter(folder / "tensorboard", purge_step=images + 1)
 
     def write(self, images: int, **values: float) -> None:
-        """Append one line: ``images`` and the named values."""
+        """Write the named values after ``images`` images."""
         self._file.write(json.dumps({"images": images, **values}) + "\n")
         for name, value in values.items():
-            self._writer.add_scalar(name, value, global_step=images)
+            self._tensorboard.add_scalar(name, value, global_step=images)
 
     def close(self) -> None:
-        """Flush both logs."""
+        """Flush and close all logs."""
         self._file.close()
-        self._writer.close()
+        self._tensorboard.close()
 
 
-class Report:
-    """What a training tells: a progress bar on a terminal, a line a minute elsewhere, and the journal.
+class ProgressReport:
+    """Averages the metrics of steps, writes them, and shows progress: a bar on a terminal, else one line per minute.
 
     Args:
-        active: False on all ranks but the first, which stay silent.
+        active: whether to report; False on all ranks except the first.
         folder: the run's state folder.
         images: images seen so far.
-        target: images to see.
+        end_images: images at the end of the training.
     """
 
-    def __init__(self, active: bool, folder: Path, images: int, target: int):
-        self.active, self.folder, self.target = active, folder, target
+    def __init__(self, active: bool, folder: Path, images: int, end_images: int):
+        self.active, self.end_images = active, end_images
         self.losses: list[float] = []
-        self.since, self.since_images, self.said_at = time.monotonic(), images, time.monotonic()
+        self.since, self.since_images, self.printed_at = time.monotonic(), images, time.monotonic()
         if self.active:
-            self.journal = Journal(folder, images)
-            self.bar = progress(total=target, initial=images, desc=folder.parent.name, unit="img", unit_scale=True)
+            self.writer = MetricsWriter(folder, images)
+            self.bar = progress(total=end_images, initial=images, desc=folder.parent.name, unit="img", unit_scale=True)
 
     def step(self, step: int, images: int, loss: float, norm: float, lr: float) -> None:
-        """Take in one step: loss a value, gradient norm, learning rate."""
+        """Record one step: loss per value, gradient norm, learning rate."""
         if not self.active:
             return
         self.losses.append(loss)
         self.bar.update(images - self.bar.n)
-        if (step + 1) % LOG_EVERY_STEPS and images < self.target:
+        if (step + 1) % LOG_EVERY_STEPS and images < self.end_images:
             return
         now, mean = time.monotonic(), sum(self.losses) / len(self.losses)
         speed = (images - self.since_images) / (now - self.since)
-        self.journal.write(images, loss=mean, gradient_norm=norm, learning_rate=lr, images_per_second=speed)
+        self.writer.write(images, loss=mean, gradient_norm=norm, learning_rate=lr, images_per_second=speed)
         self.bar.set_postfix(loss=f"{mean:.4f}")
-        if self.bar.disable and now - self.said_at > SAY_EVERY_SECONDS:
-            log.info("%s", sentence(images, self.target, mean, speed))
-            self.said_at = now
+        if self.bar.disable and now - self.printed_at > PRINT_EVERY_SECONDS:
+            log.info("%s", progress_line(images, self.end_images, mean, speed))
+            self.printed_at = now
         self.losses, self.since, self.since_images = [], now, images
 
     def close(self) -> None:
-        """Flush the journal and end the bar."""
+        """Close the bar and the logs."""
         if self.active:
             self.bar.close()
-            self.journal.close()
+            self.writer.close()
 
 
-def sentence(images: int, target: int, loss: float, speed: float) -> str:
-    """Where a training stands: images seen and to see, loss, images a second."""
-    left = tqdm.format_interval((target - images) / speed)
-    return f"{images} of {target} images, loss {loss:.4f}, {speed:.0f} images/s, {left} left"
+def progress_line(images: int, end_images: int, loss: float, speed: float) -> str:
+    """Describe the progress of a training. ``speed`` is in images per second."""
+    left = tqdm.format_interval((end_images - images) / speed)
+    return f"{images} of {end_images} images, loss {loss:.4f}, {speed:.0f} images/s, {left} left"
 
 
 def read(path: Path) -> list[dict]:
-    """The lines of a log in order; a last line cut off by a kill is left out. An absent log is empty."""
+    """Read the entries of a log, without an incomplete last line. A missing log has no entries."""
     entries = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -105,8 +111,8 @@ def read(path: Path) -> list[dict]:
     return entries
 
 
-def last(path: Path) -> dict | None:
-    """The last complete line of a log that may be growing; None where there is none."""
+def read_last(path: Path) -> dict | None:
+    """Read the last complete entry of a log that may be growing; None if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))

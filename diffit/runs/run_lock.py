@@ -1,14 +1,14 @@
-"""A run's lock: one process at a time changes a run's state, on whatever host of the cluster it runs.
+"""The lock of a run: only one process at a time, on any host of the cluster, changes a run's state.
 
 Who holds ``state/lock``:
 
-- launchers inline and local: the command, for as long as it trains;
-- launcher slurm: the command only while it looks for the run's job and submits one; the job's first rank for as long
-  as the job trains, each time that it is started. Whoever follows a job holds nothing.
+- launcher local: the training command, while it trains;
+- launcher slurm: the command, only while it looks for the run's job and submits one; the first rank of the job, in each
+  start of the job, while it trains. A command that follows a job does not hold the lock.
 
-The lock is a file created with O_EXCL, since flock cannot be relied on across NFS and Lustre. A thread of the holder
-touches it for as long as it is held, however long a step, a checkpoint or hashing takes. A lock whose holder is gone is
-taken over; a holder that had only seemed gone finds that out by :func:`check`, before it writes anything.
+The lock is a file created with O_EXCL, because flock is not reliable on NFS and Lustre. A thread of the holder touches
+the file every ``HEARTBEAT_SECONDS``, independently of training steps. A lock without a live holder is taken over. If
+its holder was alive after all, :func:`check` stops that process before its next write.
 """
 
 import contextlib
@@ -33,30 +33,21 @@ STALE_SECONDS = 300
 
 
 @contextmanager
-def lock(path: Path, unless: Callable[[], bool] = lambda: False, ended: str | None = None) -> Iterator[bool]:
-    """Hold the lock at ``path`` for this process; wait, and say so, while another process holds it.
+def lock(path: Path, give_up: Callable[[], bool] = lambda: False, ended_job: str | None = None) -> Iterator[bool]:
+    """Hold the lock at ``path``; wait, with a message, while another process holds it.
 
-    Yields whether it is held: False where another process holds it and waiting has become pointless, as ``unless``
-    says. A lock is taken over when its process is gone from this host, when it is of an earlier start of this SLURM
-    job or of the job ``ended``, or when its heartbeat has stopped.
+    A lock is taken over if its process no longer runs on this host, if it belongs to an earlier start of this SLURM job
+    or to ``ended_job``, or if its heartbeat has stopped.
+
+    Args:
+        path: the lock file.
+        give_up: asked while another process holds the lock; True ends the wait.
+        ended_job: number of a SLURM job that is known to have ended.
+
+    Yields whether the lock is held: False after ``give_up``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     owner = _this_process()
-    waiting_for = None
-    while not (held := _create(path, owner)) and not unless():
-        holder = _holder(path)
-        if not _alive(path, holder, owner, ended):
-            if _take_away(path, holder):
-                log.warning("warning: taking over %s from process %s, which is gone", path, holder.get("pid"))
-        elif holder != waiting_for:
-            waiting_for = holder
-            log.info(
-                "waiting for process %s on %s, which trains %s (if it is certainly gone, delete %s)",
-                holder.get("pid"), holder.get("host"), path.parent.parent, path,
-            )  # fmt: skip
-        else:
-            time.sleep(1)
-    if not held:
+    if not _acquire(path, owner, give_up, ended_job):
         yield False
         return
     released = threading.Event()
@@ -73,16 +64,38 @@ def check(path: Path) -> None:
     """Raise :class:`UserError` unless this process, or the launcher that started it as a rank, holds the lock."""
     holder = _holder(path)
     if holder.get("host") != socket.gethostname() or holder.get("pid") not in (os.getpid(), os.getppid()):
-        taken = f"process {holder['pid']} on {holder['host']} holds it" if holder else "it is gone"
+        reason = f"process {holder['pid']} on {holder['host']} holds it" if holder else "it was deleted"
         raise UserError(
-            f"this process has lost the lock {path} ({taken}), so it writes nothing more; the same command goes on "
+            f"this process has lost the lock {path} ({reason}), so it stops writing; repeat the command to continue "
             "from the last checkpoint"
         )
 
 
+def _acquire(path: Path, owner: dict, give_up: Callable[[], bool], ended_job: str | None) -> bool:
+    """Create the lock file, after waiting for a live holder; False after ``give_up``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    announced = None
+    while not _create(path, owner):
+        if give_up():
+            return False
+        holder = _holder(path)
+        if not _is_alive(path, holder, owner, ended_job):
+            if _remove(path, holder):
+                log.warning("warning: took over %s from process %s, which has ended", path, holder.get("pid"))
+        elif holder != announced:
+            announced = holder
+            log.info(
+                "waiting for process %s on %s, which trains %s (if it certainly no longer runs, delete %s)",
+                holder.get("pid"), holder.get("host"), path.parent.parent, path,
+            )  # fmt: skip
+        else:
+            time.sleep(1)
+    return True
+
+
 def _this_process() -> dict:
     pid, job, start = os.getpid(), environment.job_id(), environment.start_number()
-    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "job": job, "start": start}
+    return {"host": socket.gethostname(), "pid": pid, "started": _start_time(pid), "job": job, "start": start}
 
 
 def _create(path: Path, owner: dict) -> bool:
@@ -95,28 +108,30 @@ def _create(path: Path, owner: dict) -> bool:
     return True
 
 
-def _take_away(path: Path, holder: dict) -> bool:
-    """Remove the lock of a ``holder`` that is gone; False where it was another's by then, whose lock stays.
+def _remove(path: Path, holder: dict) -> bool:
+    """Remove the lock of a ``holder`` that has ended; False if another process has taken it over by now.
 
-    Of several that find the same holder gone, one renames its file; what another renames is already the lock of the
-    first one, which it sees by the content and puts back.
+    Several processes may find that the same holder has ended. The first one renames the lock file. A later one then
+    renames the lock that the first one created, sees this by its content, and puts it back.
     """
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         path.rename(aside)
     except FileNotFoundError:
         return False
-    was_the_holders = _holder(aside) == holder
-    if not was_the_holders:
-        with contextlib.suppress(FileExistsError):  # a third one was quicker: check() stops the one in between
+    is_same_holder = _holder(aside) == holder
+    if not is_same_holder:
+        with contextlib.suppress(FileExistsError):  # a third process has created its lock: check() stops the second
             os.link(aside, path)
     aside.unlink()
-    return was_the_holders
+    return is_same_holder
 
 
 def _keep_alive(path: Path, owner: dict, released: threading.Event) -> None:
     while not released.wait(HEARTBEAT_SECONDS):
-        with contextlib.suppress(OSError):  # check() tells the holder; the file system may only be away for a while
+        with contextlib.suppress(
+            OSError
+        ):  # the file system may be unavailable for a while; check() notices a lost lock
             if _holder(path) == owner:
                 os.utime(path)
 
@@ -128,12 +143,12 @@ def _holder(path: Path) -> dict:
         return {}
 
 
-def _alive(path: Path, holder: dict, owner: dict, ended: str | None) -> bool:
+def _is_alive(path: Path, holder: dict, owner: dict, ended_job: str | None) -> bool:
     job = holder.get("job")
-    if job and (job == ended or (job == owner["job"] and holder["start"] < owner["start"])):
+    if job and (job == ended_job or (job == owner["job"] and holder["start"] < owner["start"])):
         return False
     if holder.get("host") == socket.gethostname():
-        return _started(holder["pid"]) == holder["started"]
+        return _start_time(holder["pid"]) == holder["started"]
     try:
         return _now(path.parent) - path.stat().st_mtime < STALE_SECONDS
     except FileNotFoundError:
@@ -141,17 +156,17 @@ def _alive(path: Path, holder: dict, owner: dict, ended: str | None) -> bool:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of the file system, which the clocks of the hosts may not follow."""
-    probe = folder / f".now.{uuid.uuid4().hex}.tmp"
-    probe.touch()
+    """Return the time by the file system's clock. The clocks of the hosts may differ from it."""
+    touched = folder / f".now.{uuid.uuid4().hex}.tmp"
+    touched.touch()
     try:
-        return probe.stat().st_mtime
+        return touched.stat().st_mtime
     finally:
-        probe.unlink()
+        touched.unlink()
 
 
-def _started(pid: int) -> str | None:
-    """When a process of this host began, in clock ticks; None where there is none. Tells a reused pid apart."""
+def _start_time(pid: int) -> str | None:
+    """Return when a process of this host began, in clock ticks; None if it does not run. Detects reused numbers."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from diffit.cli import UserError
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import read_manifest
 
 
 class Features:
@@ -17,7 +18,7 @@ class Features:
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.manifest = folder, tars.read_manifest(folder)
+        self.folder, self.manifest = folder, read_manifest(folder)
         if "network_sha256" not in self.manifest:
             raise UserError(f"{folder} holds images and no features; measure them first with python -m diffit.measure")
         self._verified: set[str] = set()
@@ -39,7 +40,7 @@ class Features:
 
     def _read(self, path: Path, entry: dict, name: str) -> np.ndarray:
         if path.name not in self._verified:
-            if files.verify(path, tars.ANEW)["sha256"] != entry["sha256"]:
+            if files.verify(path, files.REMAKE_SHARD)["sha256"] != entry["sha256"]:
                 raise UserError(
                     f"{path} is not the shard that manifest.json names (another sha256); measure its images again"
                 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffit.cli import Parser, UserError, progress, run
+from diffit.cli import Parser, UserError, progress, run_command
 from diffit.numerics import rng
 from diffit.scoring.features import Features
 from diffit.scoring.frechet import Gaussian, Moments
@@ -129,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,1 +1,1 @@
-"""SLURM as every part of the package sees it: its commands and the variables that it sets in a job."""
+"""SLURM for all packages: its commands, and the environment variables of a job."""

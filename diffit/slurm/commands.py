@@ -1,26 +1,26 @@
-"""SLURM's commands: how they are asked, and what it means when they do not answer."""
+"""Run SLURM's commands."""
 
 import subprocess
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 class SlurmError(Exception):
-    """A command of SLURM failed or did not answer; the message is its last line. Nothing can be concluded from it."""
+    """A SLURM command failed or did not answer. The message is its last line. The state of jobs is then unknown."""
 
 
 def ask(*command: str) -> str:
-    """What a command of SLURM prints; :class:`SlurmError` where it fails or does not end."""
+    """Run a SLURM command and return its output. Raises :class:`SlurmError` if it fails or does not end in time."""
     try:
-        # A session of its own: an interrupt from the terminal is for this process to handle.
+        # In a session of its own, so that an interrupt from the terminal reaches only this process.
         ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, start_new_session=True
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, start_new_session=True
         )
     except OSError as error:
         raise SlurmError(f"{command[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise SlurmError(f"{command[0]} did not answer in {PATIENCE_SECONDS} s") from None
+        raise SlurmError(f"{command[0]} did not answer within {TIMEOUT_SECONDS} s") from None
     if ended.returncode:
-        said = (ended.stderr or ended.stdout).strip().splitlines() or [f"exit status {ended.returncode}"]
-        raise SlurmError(said[-1])
+        lines = (ended.stderr or ended.stdout).strip().splitlines() or [f"exit status {ended.returncode}"]
+        raise SlurmError(lines[-1])
     return ended.stdout

@@ -1,1 +1,1 @@
-"""Files on disk: atomic writes, checksums, numbered tars, fingerprints of source code."""
+"""Files on disk: atomic writes, checksums, shards and manifests, fingerprints of source code."""

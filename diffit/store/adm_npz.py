@@ -1,8 +1,9 @@
-"""The npz files of ADM's evaluator: images, and reference batches with the statistics of a whole training set.
+"""The npz files of ADM's evaluator (https://github.com/openai/guided-diffusion, evaluations/).
 
-``arr_0`` are images, uint8 [n, H, W, 3]. A reference batch also has ``mu`` and ``sigma``, mean and covariance of
-Inception's features, and ``mu_s`` and ``sigma_s``, those of the spatial features
-(https://github.com/openai/guided-diffusion, evaluations/).
+Samples:          ``arr_0``, images uint8 [n, H, W, 3], and optionally ``arr_1``, labels int64 [n].
+Reference batch:  ``arr_0``, and statistics of the whole training set: ``mu`` float64 [2048] and ``sigma`` [2048, 2048],
+                  mean and covariance of Inception's features; ``mu_s`` [2023] and ``sigma_s`` [2023, 2023], mean and
+                  covariance of its spatial features.
 """
 
 import shutil
@@ -14,14 +15,14 @@ import numpy as np
 from diffit.cli import UserError
 from diffit.store import files
 
-IMAGES = "arr_0"
-# The statistics by the array of features that they are of.
+IMAGES, LABELS = "arr_0", "arr_1"
+# Names of mean and covariance by the array of features; see diffit/scoring/inception.py.
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 MEMBERS = (IMAGES, *(name for pair in STATISTICS.values() for name in pair))
 
 
 def holds_statistics(path: Path) -> bool:
-    """Whether an npz file is such a batch, and no mere set of images."""
+    """Whether an npz file is a reference batch and not only a set of images."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {f"{name}.npy" for name in MEMBERS} <= set(archive.namelist())
@@ -30,7 +31,7 @@ def holds_statistics(path: Path) -> bool:
 
 
 def extract(path: Path, out: Path) -> None:
-    """Write the members of a batch into the folder ``out``; raises :class:`UserError` for any other file."""
+    """Write each member of a reference batch to ``out/{name}.npy``. Raises :class:`UserError` for any other file."""
     try:
         with zipfile.ZipFile(path) as archive:
             for name in MEMBERS:
@@ -39,15 +40,23 @@ def extract(path: Path, out: Path) -> None:
         images = np.load(out / f"{IMAGES}.npy", mmap_mode="r", allow_pickle=False)
         shapes = [values.shape for pair in statistics(out).values() for values in pair]
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no reference batch of ADM ({error}); name one, or get it again") from error
+        raise UserError(
+            f"{path} is not a reference batch of ADM ({error}); correct the path or download the file again"
+        ) from error
     if [(d,) * rank for d in (2048, 2023) for rank in (1, 2)] != shapes:
-        raise UserError(f"{path} holds statistics {shapes}, not those of 2048 features and 2023 spatial ones")
+        raise UserError(
+            f"{path} holds statistics of shapes {shapes} instead of 2048 features and 2023 spatial features; "
+            "download the file again"
+        )
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise UserError(f"{path} holds {images.dtype} {list(images.shape)} as {IMAGES}, not uint8 [n, H, W, 3]")
+        raise UserError(
+            f"{path} holds {IMAGES} of {images.dtype} {list(images.shape)} instead of uint8 [n, H, W, 3]; "
+            "download the file again"
+        )
 
 
 def statistics(archive: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The published mean float64 [d] and covariance float64 [d, d], by the array of features."""
+    """The published mean float64 [d] and covariance float64 [d, d] by array of features, from extracted members."""
     return {
         array: tuple(np.load(archive / f"{name}.npy", allow_pickle=False).astype(np.float64) for name in names)
         for array, names in STATISTICS.items()

@@ -1,4 +1,4 @@
-"""Files that appear atomically and can be verified: temporary name, fsync, rename, and a sha256 beside them."""
+"""Atomic writes (temporary file, fsync, rename) and sealed files, whose sidecar holds their sha256."""
 
 import hashlib
 import json
@@ -11,9 +11,17 @@ from pathlib import Path
 from diffit.cli import WRITE_ERRORS, UserError
 from diffit.slurm.environment import accounting_id
 
+# The last part of error messages about a damaged shard.
+REMAKE_SHARD = (
+    "delete it and the folder's manifest.json, then run the same command again: its rule makes the shard again"
+)
+
 
 def write_error(error: BaseException | None) -> OSError | None:
-    """The full disk or forbidden folder behind an exception, also where a library turned it into one of its own."""
+    """The first ``OSError`` for a full disk or missing permission in the chain of an exception, None if there is none.
+
+    Libraries may wrap such an error in exceptions of their own.
+    """
     while error and not (isinstance(error, OSError) and error.errno in WRITE_ERRORS):
         error = error.__cause__ or error.__context__
     return error
@@ -21,9 +29,9 @@ def write_error(error: BaseException | None) -> OSError | None:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path`` and rename it to ``path`` once it is safely on disk.
+    """Yield a temporary path in the folder of ``path``; on success flush it to disk and rename it to ``path``.
 
-    Readers see the old file or the complete new one. On any exception the temporary file goes and ``path`` stays.
+    Readers see the old file or the complete new one. On any exception ``path`` stays and the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -33,7 +41,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
-        if cause := write_error(error):  # which does not know the file it failed to write
+        if cause := write_error(error):  # its filename is not the one that the user knows
             raise OSError(cause.errno, cause.strerror, str(path)) from error
         raise
     finally:
@@ -47,26 +55,31 @@ def sha256(path: Path) -> str:
 
 
 def sha256_of(value: object) -> str:
-    """Hex sha256 of a JSON value, independent of the order of its keys."""
+    """Hex sha256 of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def canonical(value: object) -> str:
-    """The one JSON text of a value: sorted keys, no spaces. Equal values give equal texts."""
+    """The canonical JSON text of a value: sorted keys, no spaces. Equal values give equal texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def user_file(path: str) -> Path:
-    """The file that a key ``path:`` of the configuration names. Raises :class:`UserError` where it is not a file."""
+    """The file that a key ``path`` of the configuration names. Raises :class:`UserError` if it is not a file."""
     found = Path(path).expanduser()
     if not found.is_file():
-        raise UserError(f"path: {path} is not a file on this machine; put it there or correct the key in the config")
+        raise UserError(
+            f"path: {path} is not a file on this machine; put the file there or correct the key in the config"
+        )
     return found
 
 
 @contextmanager
 def scratch_folder(out: Path) -> Iterator[Path]:
-    """A folder in ``out`` for unfinished work. It is removed at the end, and at the start if a killed process left it."""
+    """Yield an empty folder in ``out`` for unfinished work and remove it at the end.
+
+    A folder that a killed process left is emptied first.
+    """
     scratch = out / ".partial"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -77,18 +90,18 @@ def scratch_folder(out: Path) -> Iterator[Path]:
 
 
 def modified(folder: Path) -> int:
-    """When a file was last added to or removed from a folder or its immediate subfolders, in ns since 1970."""
+    """Time of the last addition or removal of a file in a folder or its immediate subfolders, in ns since 1970."""
     return max(path.stat().st_mtime_ns for path in [folder, *(path for path in folder.iterdir() if path.is_dir())])
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file atomically, indented for people."""
+    """Write an indented JSON file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict:
-    """Read a JSON object; ``remedy`` ends the error sentence where the file is missing or damaged."""
+    """Read a JSON object. Raises :class:`UserError`, ending with ``remedy``, if the file is missing or is not JSON."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -98,15 +111,19 @@ def read_json(path: Path, remedy: str) -> dict:
 
 
 def sidecar(path: Path) -> Path:
-    """Where the facts about ``path`` stand: ``3-of-64.tar`` has ``3-of-64.json`` beside it."""
+    """The sidecar of ``path``: that of ``3-of-64.tar`` is ``3-of-64.json`` in the same folder."""
     return path.with_suffix(".json")
 
 
 def seal(path: Path, written: Path | None = None, digest: str | None = None, **facts: object) -> dict:
-    """Write the sidecar of a finished file: its sha256, its size, ``facts``, its SLURM job. Returns what was written.
+    """Write the sidecar of a finished file (name, sha256, bytes, ``facts``, SLURM job) and return its content.
 
-    With ``written``, the temporary file that is about to become ``path``: then the sidecar is there first, and
-    a file that is there is always a sealed one. With ``digest``, its sha256 where it is known already.
+    Args:
+        path: the file.
+        written: the temporary file that will be renamed to ``path``. The sidecar then exists before the file, so that
+            a file without a sidecar never exists.
+        digest: the sha256, if it is already known.
+        facts: further JSON values.
     """
     content = written or path
     sealed = {"file": path.name, "sha256": digest or sha256(content), "bytes": content.stat().st_size}
@@ -118,7 +135,7 @@ def seal(path: Path, written: Path | None = None, digest: str | None = None, **f
 def verify(path: Path, remedy: str = "delete it and run the same command again") -> dict:
     """Check a sealed file against its sidecar and return the sidecar.
 
-    Raises :class:`UserError` when either is missing, or when size or sha256 differ.
+    Raises :class:`UserError`, ending with ``remedy``, if either is missing or if size or sha256 differ.
     """
     record = read_json(sidecar(path), remedy)
     if not path.is_file():

@@ -48,6 +48,11 @@ def fingerprint(modules: Iterable[str], without: Iterable[str] = (), facts: obje
         without: further modules to leave out, besides those of ``BOOKKEEPING``.
         facts: a JSON value that is part of the fingerprint, such as the entry of a registry.
     """
+    return _fingerprint(tuple(modules), tuple(without), "" if facts is None else canonical(facts))
+
+
+@cache  # a dry run of all tables asks thousands of times
+def _fingerprint(modules: tuple[str, ...], without: tuple[str, ...], facts: str) -> str:
     left_out = (*BOOKKEEPING, *without)
     pending, seen = list(modules), {}
     while pending:
@@ -57,8 +62,8 @@ def fingerprint(modules: Iterable[str], without: Iterable[str] = (), facts: obje
         seen[name], imported = _read(name)
         pending += imported
     lines = [f"{name} {seen[name]}" for name in sorted(seen)]
-    if facts is not None:
-        lines.append(canonical(facts))
+    if facts:
+        lines.append(facts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -108,7 +113,7 @@ def _read(name: str) -> tuple[str, list[str]]:
 
 def _path(name: str) -> Path:
     """The source of a module: of this package, or of another one that adds to its registries."""
-    if _is_module(name):
+    if name.startswith("diffit."):
         return PACKAGE.joinpath(*name.split(".")[1:]).with_suffix(".py")
     return Path(importlib.util.find_spec(name).origin)
 

@@ -1,1 +1,1 @@
-"""Training a run: loader, trainer, averages, checkpoints, logs, ranks."""
+"""Train a run: loaders, trainer, moving average, ranks."""

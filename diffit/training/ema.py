@@ -1,4 +1,11 @@
-"""Exponential moving average of weights, on torch's own AveragedModel, with EDM's half-life in images and ramp-up."""
+"""Exponential moving average (EMA) of weights, with torch's AveragedModel.
+
+After a batch of B images, N images seen in all:
+
+    ema ← β ema + (1 - β) net,    β = (1/2)^(B / h),    h = min(halflife, N · rampup)
+
+Source: the training code of Karras et al. 2022 (EDM).
+"""
 
 import torch
 from torch import nn
@@ -6,14 +13,12 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class EMA:
-    """EMA of a network's parameters, counted in images, so that the batch size does not change its time scale.
-
-    After a batch, ema ← ema + (1 − β)(net − ema) with β = ½^(batch / half-life) (Karras et al. 2022, training code).
+    """EMA of a network's parameters. Its half-life is in images, so the batch size does not change its time scale.
 
     Args:
-        net: the trained network; its weights now are the average's start.
-        halflife: images after which a weight's influence has halved.
-        rampup: bounds the half-life by this fraction of the images seen so far; None for no ramp-up.
+        net: the network to be trained; its current weights are the initial average.
+        halflife: images after which the influence of past weights has halved.
+        rampup: limits the half-life to this fraction of the images seen so far; None for no limit.
     """
 
     def __init__(self, net: nn.Module, halflife: float, rampup: float | None):
@@ -21,10 +26,10 @@ class EMA:
         self.beta = 0.0
         self.average = AveragedModel(net, multi_avg_fn=self._average)
         self.average.requires_grad_(False).eval()
-        self.average.n_averaged.fill_(1)  # the start counts: without it the first update would copy the net
+        self.average.n_averaged.fill_(1)  # at 0, torch would copy the network at the first update
 
     def update(self, net: nn.Module, images: int, batch: int) -> None:
-        """Take in the weights after a step that ended at ``images`` images seen."""
+        """Update the average after a step of ``batch`` images; ``images`` counts all images seen, including them."""
         self.beta = decay(images, batch, self.halflife, self.rampup)
         self.average.update_parameters(net)
 
@@ -39,7 +44,7 @@ class EMA:
 
 
 def decay(images: int, batch: int, halflife: float, rampup: float | None) -> float:
-    """β of one step: the weight that the average keeps. All arguments count images."""
+    """Return β of one step, see the formula above. All arguments but ``rampup`` count images."""
     if rampup is not None:
         halflife = min(halflife, images * rampup)
     return 0.5 ** (batch / max(halflife, 1e-8))

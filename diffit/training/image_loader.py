@@ -1,4 +1,6 @@
-"""Training images: decoded once into a memory-mapped array, visited in a global shuffle, with every draw they need."""
+"""Training images: decoded once into a memory-mapped array and read in a global shuffle, with all random numbers that
+the process needs for them.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -13,19 +15,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffit.cli import progress
 from diffit.numerics import rng
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import read_images, read_manifest
 from diffit.training.ranks import STOP_SIGNALS
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], dict[str, np.ndarray]]
 
 
 def decoded(folder: Path) -> tuple[Tensor, Tensor]:
-    """All images of a data set as a memory map: uint8 [N, 3, H, W], and their labels: int64 [N].
+    """Map all images of a data set into memory: uint8 [N, 3, H, W], and their labels: int64 [N].
 
-    The first call decodes the tars, verified, into ``folder/decoded.safetensors``; later ones check its hash and map
-    it, so that all ranks of a node share one copy in the page cache.
+    The first call verifies the tars and decodes them into ``folder/decoded.safetensors``. Later calls check the hash of
+    that file and map it, so all ranks of a node share one copy in the page cache.
     """
-    manifest = tars.read_manifest(folder)
+    manifest = read_manifest(folder)
     path = folder / "decoded.safetensors"
     if not _is_current(path, manifest["content_sha256"]):
         _decode(folder, manifest, path)
@@ -37,14 +40,14 @@ def _is_current(path: Path, content_sha256: str) -> bool:
     try:
         return files.verify(path)["content_sha256"] == content_sha256
     except files.UserError:
-        return False  # a cache: what is missing, stale or damaged is made again
+        return False  # missing, stale or damaged: decode again
 
 
 def _decode(folder: Path, manifest: dict, path: Path) -> None:
     count, size = manifest["count"], manifest["resolution"]
     images = np.empty((count, 3, size, size), np.uint8)
     labels = np.zeros(count, np.int64)
-    samples = progress(tars.read_images(folder), total=count, desc=f"decode {folder.name}", unit="img")
+    samples = progress(read_images(folder), total=count, desc=f"decode {folder.name}", unit="img")
     for index, (_key, image, label) in enumerate(samples):
         images[index], labels[index] = image.transpose(2, 0, 1), label
     with files.atomic(path) as temporary:
@@ -53,7 +56,10 @@ def _decode(folder: Path, manifest: dict, path: Path) -> None:
 
 
 class Shuffle:
-    """Which image of a data set the ``i``-th of a run is: each epoch is a permutation, drawn when it begins."""
+    """Maps the number of an image in a run, counted over all epochs, to its index in the data set.
+
+    Each epoch is a permutation that depends on the seed and the epoch.
+    """
 
     def __init__(self, seed: int, count: int):
         self.seed, self.count = seed, count
@@ -67,13 +73,13 @@ class Shuffle:
 
 
 class TrainingImages(Dataset):
-    """Image number ``i`` of a run, counted over all epochs: which picture it is and what is drawn for it depend on
-    ``(seed, i)`` alone.
+    """The training images of a run by number, counted over all epochs. Number ``i`` and all its random numbers depend
+    only on ``(seed, i)``.
 
     Args:
         images: uint8 [N, C, H, W].
         labels: int64 [N].
-        draw: what the process draws for one image, given its generator and its shape.
+        draw: draws the random numbers of one image, given its generator and its shape.
         seed: the run's seed.
     """
 
@@ -83,7 +89,7 @@ class TrainingImages(Dataset):
         self._order = Shuffle(seed, len(images))
 
     def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
-        """A batch: ``images`` uint8 [B, C, H, W], ``labels`` int64 [B], and each draw stacked to [B, …]."""
+        """Return a batch: ``images`` uint8 [B, C, H, W], ``labels`` int64 [B], and each drawn array as [B, …]."""
         indices = torch.from_numpy(np.array([self._order[number] for number in numbers]))
         drawn = [self.draw(rng.training(self.seed, number), self.shape) for number in numbers]
         batch = {name: torch.from_numpy(np.stack([draw[name] for draw in drawn])) for name in drawn[0]}
@@ -91,9 +97,10 @@ class TrainingImages(Dataset):
 
 
 def microbatches(start: int, stop: int, batch: int, microbatch: int, rank: int, world: int) -> Iterator[list[int]]:
-    """The numbers of the images that one rank takes at a time, from step ``start`` to ``stop`` (excluded).
+    """Yield the image numbers of each pass of one rank, from step ``start`` to step ``stop`` (excluded).
 
-    Step s covers images s·batch to (s+1)·batch on however many ranks; ``batch`` is a multiple of world·microbatch.
+    Step s covers the images s·batch … (s+1)·batch - 1 for any number of ranks. ``batch`` must be a multiple of
+    world·microbatch.
     """
     for step in range(start, stop):
         for first in range(step * batch + rank * microbatch, (step + 1) * batch, world * microbatch):
@@ -101,23 +108,23 @@ def microbatches(start: int, stop: int, batch: int, microbatch: int, rank: int, 
 
 
 def load(dataset: Dataset, batches: Iterator[list[int]], workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
-    """Batches in order, prepared by ``workers`` processes (0: by this one)."""
+    """Yield the batches in order, prepared by ``workers`` processes; 0 for this process."""
     loader = DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=pin,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_ignore_stop_signals,
     )
     return iter(loader)
 
 
-def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unchanged(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return batch
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    # A signal to the whole process group must not kill the workers: the step that saves the state needs its batch.
+def _ignore_stop_signals(_worker: int) -> None:
+    # A signal to the process group must not kill the workers: the trainer needs their batch to finish its step.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,9 +1,9 @@
-"""train_vae: train a small VAE for the latent runs of a data set that has none.
+"""train_vae: train a small VAE on a data set for which none is published.
 
     python -m diffit.training.train_vae SPEC_JSON DATA_FOLDER OUT_FOLDER
 
-The scale of its latents is measured on the images that it was trained on, and what it loses is written down as the PSNR
-of the images it gives back.
+The record of the VAE holds the scale of its latents and the PSNR of its reconstructions, both measured on the training
+images.
 """
 
 import logging
@@ -13,23 +13,25 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffit.cli import Parser, UserError, json_argument, progress, run
+from diffit.cli import Parser, UserError, json_argument, progress, run_command
 from diffit.numerics import arithmetic, rng
 from diffit.numerics.pixels import to_network_range
-from diffit.store import tars
+from diffit.store.manifest import read_manifest
 from diffit.training import image_loader
 from diffit.weights import vae
 
 log = logging.getLogger("diffit")
 
-CHUNK = 256  # images at a time where nothing is learned
+CHUNK = 256  # images per pass when measuring
 
 
 def train(spec: dict, data: Path, out: Path) -> dict:
-    """Train the AutoencoderKL that ``spec`` describes on the images in ``data``; returns its record.
+    """Train the AutoencoderKL that ``spec`` describes on the images in ``data``; return its record.
 
-    The loss is the squared error of the values in [-1, 1] plus ``kl_weight`` times the divergence of the posterior
-    from a standard normal distribution, a mean over the latent's values; the posterior is drawn from anew each time.
+    loss = mean((decode(z) - x)²) + kl_weight · mean((μ² + σ² - 1 - ln σ²) / 2),    z = μ + σ ε,    ε ~ N(0, 1)
+
+    with pixels x in [-1, 1] and the posterior N(μ, σ²) of their latents. Raises :class:`UserError` if the PSNR is below
+    ``least_psnr``.
     """
     torch.manual_seed(spec["seed"])
     pixels, _labels = image_loader.decoded(data)
@@ -48,22 +50,22 @@ def train(spec: dict, data: Path, out: Path) -> dict:
     scale, psnr = _measured(model, pixels)
     if not psnr > spec["least_psnr"]:
         raise UserError(
-            f"{out.name} gives images back at {psnr:.1f} dB, less than least_psnr {spec['least_psnr']}; "
-            "give it more steps or channels, or a smaller kl_weight"
+            f"{out.name} reconstructs images at {psnr:.1f} dB, below least_psnr {spec['least_psnr']}; "
+            "raise steps or channels, or lower kl_weight"
         )
-    log.info("%s gives images back at %.1f dB, scale %.4f", out.name, psnr, scale)
-    manifest = tars.read_manifest(data)
+    log.info("%s reconstructs images at %.1f dB, scale %.4f", out.name, psnr, scale)
+    manifest = read_manifest(data)
     return vae.write(
         out, model, scale, psnr=round(psnr, 2), dataset=manifest["dataset"], data_sha256=manifest["content_sha256"]
     )
 
 
 def _batches(pixels: Tensor, spec: dict) -> Iterator[Tensor]:
-    """Batches of values in [-1, 1], [B, 3, H, W], in a new order each epoch; an epoch's remainder is left out."""
+    """Yield batches [B, 3, H, W] in [-1, 1], in another order each epoch. An epoch's incomplete batch is dropped."""
     batch = min(spec["batch"], len(pixels))
     for step in range(spec["steps"]):
-        epoch, place = divmod(step, len(pixels) // batch)
-        chosen = rng.epoch_order(spec["seed"], epoch, len(pixels))[place * batch : (place + 1) * batch]
+        epoch, number = divmod(step, len(pixels) // batch)
+        chosen = rng.epoch_order(spec["seed"], epoch, len(pixels))[number * batch : (number + 1) * batch]
         yield to_network_range(pixels[torch.from_numpy(chosen)])
 
 
@@ -78,21 +80,22 @@ def _loss(model: nn.Module, images: Tensor, kl_weight: float) -> Tensor:
 
 @torch.no_grad()
 def _measured(model: nn.Module, pixels: Tensor) -> tuple[float, float]:
-    """One over the standard deviation of all latents, and the PSNR of all images given back from the mean, in dB."""
+    """Return 1 / std of all latents, and the PSNR in dB of all images decoded from the posterior mean."""
     device = next(model.parameters()).device
-    squares, total, second, count, errors = 0.0, 0.0, 0.0, 0, 0
+    squared_error, total, second, latents, values = 0.0, 0.0, 0.0, 0, 0
     for chunk in pixels.split(CHUNK):
         images = to_network_range(chunk).to(device)
         posterior = model.encode(images).latent_dist
         mean = posterior.mean.double()
         total += mean.sum().item()
         second += (mean**2 + posterior.var.double()).sum().item()
-        count += mean.numel()
-        given_back = model.decode(posterior.mean).sample.clamp(-1, 1)
-        squares += (given_back - images).double().square().sum().item()
-        errors += images.numel()
-    std = (second / count - (total / count) ** 2) ** 0.5
-    return 1 / std, 10 * torch.tensor(4 * errors / squares).log10().item()
+        latents += mean.numel()
+        decoded = model.decode(posterior.mean).sample.clamp(-1, 1)
+        squared_error += (decoded - images).double().square().sum().item()
+        values += images.numel()
+    std = (second / latents - (total / latents) ** 2) ** 0.5
+    # The peak-to-peak range of pixels in [-1, 1] is 2.
+    return 1 / std, 10 * torch.tensor(4 * values / squared_error).log10().item()
 
 
 def main() -> None:
@@ -106,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,7 +1,7 @@
 """The training loop of one rank.
 
-Whatever a step needs is a pure function of the run's seed and of the number of images seen, so a run that was killed
-and started again ends with the same weights as one that never was.
+Each step is a pure function of the run's seed and the number of images seen. A run that is killed and restarted
+therefore ends with the same weights as an uninterrupted one.
 """
 
 import logging
@@ -23,30 +23,30 @@ from diffit.numerics import rng
 from diffit.numerics.arithmetic import autocast
 from diffit.numerics.pixels import to_network_range
 from diffit.runs import checkpoints, run_lock
-from diffit.runs.metrics_log import Report
+from diffit.runs.metrics_log import ProgressReport
 from diffit.store.fingerprint import commit
 from diffit.training import image_loader, latent_loader, ranks
 from diffit.training.ema import EMA
 from diffit.training.ranks import Rank
-from diffit.training.task import Machine, Task, microbatch_size, milestone_folder, steps
+from diffit.training.task import Machine, Task, images_at, microbatch_size, milestone_folder, steps_until
 from diffit.weights import milestone
 
 log = logging.getLogger("diffit")
 
 
 def train(task: Task, rank: Rank) -> int | None:
-    """Train a task's run as one rank of several; returns the signal that ended it before the milestone."""
-    return Trainer(rank, task.identity, task.state, task.machine).run(task.data, task.kimg, task.milestones)
+    """Train a task as one rank; return the signal that ended the training before the milestone, or None."""
+    return Trainer(rank, task.identity, task.state, task.machine).run(task.data, task.kimg, task.milestones_kimg)
 
 
 class Trainer:
-    """One rank's part in training a run: restored from the newest checkpoint, carried on to ``target`` kimg.
+    """One rank of a training, restored from the run's newest checkpoint.
 
     Args:
-        rank: this process among the run's ranks.
-        run_identity: what the run is, see :func:`identity`.
+        rank: this process among the ranks.
+        run_identity: what the run is, see :func:`diffit.training.task.identity`.
         folder: the run's state folder.
-        machine: how it is carried out here.
+        machine: how this machine carries out the run.
     """
 
     def __init__(self, rank: Rank, run_identity: dict, folder: Path, machine: Machine):
@@ -66,64 +66,65 @@ class Trainer:
         denoiser = self.process.denoiser(_compiled(self.net) if machine.compile else self.net)
         self.model = DistributedDataParallel(denoiser, broadcast_buffers=False) if rank.world > 1 else denoiser
 
-    def run(self, data: Path, target: int, kimgs: list[int]) -> int | None:
-        """Train on the data set in ``data`` until ``target`` kimg, writing each milestone of ``kimgs`` on the way.
+    def run(self, data: Path, kimg: int, milestones_kimg: list[int]) -> int | None:
+        """Train on the data in ``data`` up to ``kimg`` thousand images and write the milestones on the way.
 
-        Returns the signal that ended it before, state saved, at the first step boundary after it reached any rank.
-        Raises :class:`UserError` when loss or gradient stop being finite, or when the run's lock is lost.
+        After a signal to any rank, the training saves its state at the next step boundary and returns the signal.
+        Raises :class:`UserError` if the loss or the gradient is not finite, or if the run's lock is lost.
         """
-        first, last = self.images // self.batch, steps(target, self.batch)
-        images = self._training_set(data)
-        batches = self._batches(images, first, last)
+        first_step, end_step = self.images // self.batch, steps_until(kimg, self.batch)
+        data_set = self._training_set(data)
+        batches = self._batches(data_set, first_step, end_step)
         stop = ranks.StopSignal()
-        self._publish(kimgs)
+        self._write_milestones(milestones_kimg)
         saved_at = time.monotonic()
-        with closing(Report(self.rank.is_first, self.folder, self.images, last * self.batch)) as report:
-            for step in range(first, last):
+        report = ProgressReport(self.rank.is_first, self.folder, self.images, images_at(kimg, self.batch))
+        with closing(report):
+            for step in range(first_step, end_step):
                 loss, norm = self._accumulate(batches, step)
                 due = time.monotonic() - saved_at > self.machine.checkpoint_minutes * 60
                 stopping, saving = self.rank.sum(stop.number or 0, self.rank.is_first and due)
                 self._update()
-                loss = self.process.loss_per_value(loss, images.shape)
+                loss = self.process.loss_per_value(loss, data_set.shape)
                 report.step(step, self.images, loss, norm, self.optimizer.param_groups[0]["lr"])
-                self._publish(kimgs)
-                if stopping or saving or step + 1 == last:
+                self._write_milestones(milestones_kimg)
+                if stopping or saving or step + 1 == end_step:
                     self._save()
                     saved_at = time.monotonic()
-                if stopping and step + 1 < last:
-                    log.info("stopped after %d images, state saved; the same command goes on from here", self.images)
+                if stopping and step + 1 < end_step:
+                    log.info("stopped after %d images, state saved; repeat the command to continue", self.images)
                     return stop.number or signal.SIGTERM
         return None
 
     def _accumulate(self, batches: Iterator[dict[str, Tensor]], step: int) -> tuple[float, float]:
-        """The gradient of a whole batch, over microbatches and ranks; returns its mean loss and the gradient's norm.
+        """Accumulate the gradient of a batch over microbatches and ranks; return the mean loss and the gradient norm.
 
-        A step that is not finite ends here, before it touches weights, EMA or checkpoints.
+        A loss or gradient that is not finite raises here, before it changes weights, EMA or checkpoints.
         """
         torch.manual_seed(_dropout_seed(self.seed, step, self.rank.index))
         loss = torch.zeros((), device=self.rank.device)
         parts = self.batch // (self.rank.world * self.microbatch)
         for part in range(parts):
             drawn = {name: value.to(self.rank.device, non_blocking=True) for name, value in next(batches).items()}
-            gathers = self.rank.world == 1 or part + 1 == parts
-            with nullcontext() if gathers else self.model.no_sync():
+            synchronizes = self.rank.world == 1 or part + 1 == parts
+            with nullcontext() if synchronizes else self.model.no_sync():
                 loss += self._backward(drawn)
         norm = float(nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None]))
         (total,) = self.rank.sum(loss.item())
         if not (math.isfinite(total) and math.isfinite(norm)):
             raise UserError(
                 f"loss {total} or gradient norm {norm} is not finite in step {step} of {self.folder.parent}, after "
-                f"{self.images} images; weights, EMA and checkpoints are from before it: lower the learning rate or "
+                f"{self.images} images; weights and checkpoints are unchanged by this step; lower the learning rate or "
                 "check the data"
             )
         return total, norm
 
     def _backward(self, drawn: dict[str, Tensor]) -> Tensor:
-        """Add a microbatch's share of the gradient of the batch's mean loss; return its share of the loss."""
+        """Add a microbatch's gradient of the batch's mean loss; return the microbatch's part of that loss."""
         images = to_network_range(drawn.pop("images"))  # [B, C, H, W]
         with autocast(self.settings["precision"], self.rank.device.type):
             loss = self.process.losses(self.model, images, drawn).sum() / self.batch
-        (loss * self.rank.world).backward()  # DDP averages over ranks what must be summed
+        (loss * self.rank.world).backward()  # DDP averages gradients over ranks; we need the sum
         return loss.detach()
 
     def _update(self) -> None:
@@ -137,9 +138,9 @@ class Trainer:
         self.ema.update(self.net, self.images, self.batch)
 
     def _training_set(self, data: Path) -> image_loader.TrainingImages | latent_loader.TrainingLatents:
-        """The images or latents in ``data``, mapped into memory; the other ranks wait until the first has them.
+        """Map the images or latents in ``data`` into memory: the first rank verifies or decodes, the others wait.
 
-        With ``stage_to``, latents are first copied to a disk of each node, by one of its ranks.
+        With ``stage_to``, one rank per node first copies latents to a local disk.
         """
         if "vae" in self.identity and self.machine.stage_to:
             if self.rank.is_first_here:
@@ -158,21 +159,17 @@ class Trainer:
         return image_loader.TrainingImages(*image_loader.decoded(data), self.process.draw, self.seed)
 
     def _batches(
-        self, images: image_loader.TrainingImages | latent_loader.TrainingLatents, first: int, last: int
+        self, data_set: image_loader.TrainingImages | latent_loader.TrainingLatents, first_step: int, end_step: int
     ) -> Iterator[dict[str, Tensor]]:
         rank = self.rank
-        numbers = image_loader.microbatches(first, last, self.batch, self.microbatch, rank.index, rank.world)
-        return image_loader.load(images, numbers, self.machine.workers, pin=rank.device.type == "cuda")
+        numbers = image_loader.microbatches(first_step, end_step, self.batch, self.microbatch, rank.index, rank.world)
+        return image_loader.load(data_set, numbers, self.machine.workers, pin=rank.device.type == "cuda")
 
-    def _publish(self, kimgs: list[int]) -> None:
-        """Write the milestones that the images seen so far have just reached."""
-        for kimg in kimgs:
+    def _write_milestones(self, milestones_kimg: list[int]) -> None:
+        """Write the milestones that are reached at the current number of images."""
+        for kimg in milestones_kimg if self.rank.is_first else []:
             folder = milestone_folder(self.folder, kimg)
-            if (
-                self.rank.is_first
-                and steps(kimg, self.batch) * self.batch == self.images
-                and not milestone.exists(folder)
-            ):
+            if images_at(kimg, self.batch) == self.images and not milestone.exists(folder):
                 run_lock.check(self.folder / "lock")
                 made_by = {"ranks": self.rank.world, "commit": commit()}
                 facts = {**self.identity, "kimg": kimg, "images_trained": self.images, **made_by}
@@ -188,7 +185,7 @@ class Trainer:
         self.rank.barrier()
 
     def _restore(self) -> int:
-        """Take over the newest intact checkpoint; returns the images that it had seen, 0 where there is none."""
+        """Load the newest checkpoint; return the images that it has seen, 0 if there is none."""
         content = self.checkpoints.load()
         if content is None:
             return 0
@@ -199,14 +196,16 @@ class Trainer:
 
 
 def _optimizer(net: nn.Module, training: dict) -> torch.optim.Optimizer:
-    # Fused: one kernel for all parameters, the same update (see `make bench`).
+    # fused: the same update in one kernel for all parameters (see `make bench`).
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training["optimizer"]]
     options = {"betas": tuple(training["betas"]), "weight_decay": training["weight_decay"], "fused": True}
     return kind(net.parameters(), lr=training["learning_rate"], **options)
 
 
 def _learning_rate(training: dict, images: int) -> float:
-    """Linear warm-up from 0 (EDM's training code), then constant; constant at once where there is no warm-up."""
+    """lr(n) = learning_rate · min(1, n / warmup) after n images (Karras et al. 2022, training code); constant if
+    warmup = 0.
+    """
     warmup = training["warmup_kimg"] * 1000
     return training["learning_rate"] * (min(1.0, images / warmup) if warmup else 1.0)
 
@@ -216,5 +215,5 @@ def _dropout_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _compiled(net: nn.Module) -> nn.Module:
-    torch._dynamo.config.suppress_errors = True  # without a compiler: one warning, then eager
+    torch._dynamo.config.suppress_errors = True  # if no compiler is installed: one warning, then eager mode
     return torch.compile(net)

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from diffit.cli import Parser, UserError, json_argument, run
+from diffit.cli import Parser, UserError, json_argument, run_command
 from diffit.nets import build
 from diffit.nets.latent import load_released
 from diffit.store import files
@@ -98,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from diffit.cli import Parser, UserError, json_argument, run
+from diffit.cli import Parser, UserError, json_argument, run_command
 from diffit.store import files
 from diffit.weights.vae_shape import factor_of
 
@@ -169,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

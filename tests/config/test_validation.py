@@ -8,9 +8,11 @@ from helpers.places import REPOSITORY
 
 from diffit.cli import UserError
 from diffit.config.changes import difference
+from diffit.config.schema import config_schema
+from diffit.config.toy_runs import complete
 from diffit.config.validation import lookup, validate
 
-SCHEMA = REPOSITORY / "workflow/schemas/config.schema.yaml"
+SCHEMA = config_schema(REPOSITORY / "workflow/schemas/config.schema.yaml")
 MINIMAL = """
 datasets:
   digits: {source: digits, resolution: 8, shards: 2}
@@ -74,7 +76,7 @@ def refusal(config: dict) -> str:
 
 
 def test_the_shipped_config_is_valid():
-    validate(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), SCHEMA)
+    complete(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY)
 
 
 def test_defaults_are_filled_in_at_every_depth(config):
@@ -120,7 +122,7 @@ def test_what_latent_runs_need_is_filled_in():
     [
         ("runs.latent.dataset", "unlabelled", "with samplers.guided: it is guided by classes, but the network has"),
         ("runs.latent.process.label_dropout", 0, "with samplers.guided: it is guided, but with label_dropout: 0"),
-        ("runs.released.weights.classes", 10, "runs.released.weights.classes is 10, and ImageNet has 1000; name"),
+        ("runs.released.weights.classes", 10, "runs.released.weights.classes is 10, and photos has 1000; name"),
         ("runs.released.baselines", ["untrained"], "runs.released.baselines has 'untrained', but its weights are pub"),
         ("runs.latent.sampler", "heun", "samplers.heun: its kind is 'heun', and a process of kind 'ddpm' takes ddpm"),
         ("runs.latent.process.timesteps", 200, "250 steps are more than the 200 timesteps of its process; take fewer"),
@@ -139,7 +141,7 @@ def test_what_latent_runs_need_is_filled_in():
         ("datasets.photos.resolution", 60, "shortens sides by 8, which does not divide the resolution 60"),
         ("runs.released.milestones", [1], "config: runs.released needs either training and milestones, or weights"),
         ("runs.neither", {}, "config: runs.neither lacks the key 'dataset'"),
-        ("samplers.guided.decoder", "mse", "samplers.guided.decoder names 'mse', which is not defined; there are"),
+        ("samplers.guided.decoder", "mse", "samplers.guided.decoder names 'mse', which is not defined; available"),
         ("samplers.heun.guidance", {}, "config: samplers.heun has an unknown key 'guidance'"),
         ("samplers.guided.guidance.power", 4, "config: samplers.guided.guidance has an unknown key 'power'"),
         ("vaes.sd.scale", None, "config: vaes.sd.scale: None is not of type 'number'"),
@@ -205,7 +207,7 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
     "place, value, sentence",
     [
         ("samplers.few.stepz", 3, "config: samplers.few has an unknown key 'stepz'; did you mean 'steps'?"),
-        ("samplers.few.7", 3, "config: samplers.few has an unknown key '7'; there are: "),
+        ("samplers.few.7", 3, "config: samplers.few has an unknown key '7'; available: "),
         ("runs.digits.net.widht", 3, "config: runs.digits.net has an unknown key 'widht'; did you mean 'width'?"),
         ("dataset", {}, "config: the top level has an unknown key 'dataset'; did you mean 'datasets'?"),
         ("samplers.few.steps", None, "config: samplers.few.steps: None is not of type 'integer'"),
@@ -219,7 +221,7 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("runs.digits.milestones", [2, 1], "config: runs.digits.milestones must rise, each once: [2, 1]"),
         ("runs.digits.milestones", [1, 1], "config: runs.digits.milestones must rise, each once: [1, 1]"),
         ("runs.digits.dataset", "digit", "runs.digits.dataset names 'digit', which is not defined; did you mean"),
-        ("runs.digits.dataset", "faces", "which is not defined; there are: batch, digits, others"),
+        ("runs.digits.dataset", "faces", "which is not defined; available: batch, digits, others"),
         ("runs.digits.sampler", "fwe", "runs.digits.sampler names 'fwe', which is not defined; did you mean 'few'?"),
         ("runs.digits.baselines", ["fake"], "runs.digits.baselines.0: 'fake' is not one of"),
         ("runs.a/b", {}, "'a/b' does not match"),
@@ -229,7 +231,7 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("datasets.photos", IMAGENET | {"md5": "1d67"}, "config: datasets.photos.md5: '1d67' does not match"),
         ("datasets.photos", IMAGENET | {"source": "folder", "subset": True}, "photos has an unknown key 'subset'"),
         ("datasets.photos", IMAGENET | {"source": "imagnet", "subset": True}, "photos.source: 'imagnet' is not one of"),
-        ("datasets.photos", IMAGENET | {"references": {"fid": "digits"}}, "photos.references: 'fid' is not one of"),
+        ("datasets.photos", IMAGENET | {"references": {"fid": "digits"}}, "photos.references has an unknown key 'fid'"),
         ("datasets.photos", IMAGENET | {"references": {"adm": "digit"}}, "references.adm names 'digit', which is not"),
         ("datasets.photos", IMAGENET | {"references": {"adm": "digits"}}, "whose resolution is 8 and not 256; name"),
         ("datasets.photos", {"source": "adm", "resolution": 256, "shards": 1, "labels": True}, "labels: False was"),
@@ -286,9 +288,9 @@ def test_lookup_finds_an_entry_or_says_which_there_are():
     assert lookup(section, "run", "digits") is section["digits"]
     with pytest.raises(UserError, match=r"there is no run 'digit' in the config; did you mean 'digits'\?"):
         lookup(section, "run", "digit")
-    with pytest.raises(UserError, match="there is no run 'faces' in the config; there are: cifar10, digits"):
+    with pytest.raises(UserError, match="there is no run 'faces' in the config; available: cifar10, digits"):
         lookup(section, "run", "faces")
-    with pytest.raises(UserError, match="there are: none"):
+    with pytest.raises(UserError, match="available: none"):
         lookup({}, "run", "digits")
 
 

@@ -24,7 +24,7 @@ from diffit.data.imagenet_classes import NUMBERS, WNIDS
 from diffit.data.sources import open_archive
 from diffit.download import download
 from diffit.shard import shard
-from diffit.store import tars
+from diffit.store.manifest import gather, read_images
 
 REVISION = "49e2ee26f3810fb5a7536bbf732a7b07389a47b5"
 SPEC = {
@@ -82,10 +82,10 @@ def test_tar_and_folders_give_the_same_bytes_with_classes_of_all_thousand(sample
         download(spec, tmp_path / name)
         for k in range(2):
             shard(spec, tmp_path / name, tmp_path / f"data-{name}/imagenet/{k}-of-2.tar")
-        manifest = tars.gather(tmp_path / f"data-{name}/imagenet", 2)
+        manifest = gather(tmp_path / f"data-{name}/imagenet", 2)
         assert (manifest["count"], manifest["classes"], manifest["class_names"]) == (141, 1000, WNIDS)
     assert contents(tmp_path / "data-tar/imagenet") == contents(tmp_path / "data-folders/imagenet")
-    labels = [label for _, _, label in tars.read_images(tmp_path / "data-tar/imagenet")]
+    labels = [label for _, _, label in read_images(tmp_path / "data-tar/imagenet")]
     assert labels == [WNIDS.index(folder.name) for folder in sorted((sample / "train").iterdir())]
 
 
@@ -93,8 +93,8 @@ def test_at_512_the_pictures_are_adms_crops_in_order(sample: Path, packed: dict,
     spec = {**packed, "resolution": 512}
     download(spec, tmp_path / "archive")
     shard(spec, tmp_path / "archive", tmp_path / "imagenet/0-of-1.tar")
-    tars.gather(tmp_path / "imagenet", 1)
-    read = list(tars.read_images(tmp_path / "imagenet"))
+    gather(tmp_path / "imagenet", 1)
+    read = list(read_images(tmp_path / "imagenet"))
     assert len(read) == 141 and {pixels.shape for _, pixels, _ in read} == {(512, 512, 3)}
     for i, path in list(enumerate(sorted((sample / "train").rglob("*.JPEG"))))[::20]:
         with Image.open(path) as opened:
@@ -248,8 +248,8 @@ def test_parquet_files_give_every_picture_in_their_own_order(sample: Path, parqu
     assert download(spec, tmp_path / "archive")["count"] == 141
     for k in range(3):
         shard(spec, tmp_path / "archive", tmp_path / f"imagenet/{k}-of-3.tar")
-    assert tars.gather(tmp_path / "imagenet", 3)["classes"] == 1000
-    read = [(label, pixels) for _, pixels, label in tars.read_images(tmp_path / "imagenet")]
+    assert gather(tmp_path / "imagenet", 3)["classes"] == 1000
+    read = [(label, pixels) for _, pixels, label in read_images(tmp_path / "imagenet")]
     labels = [label for label, _ in read]
     assert labels != sorted(labels)
     for label, pixels in read:

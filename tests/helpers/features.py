@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import gather
 
 WIDTH = 64
 FACTS = {
@@ -26,5 +27,5 @@ def write(folder: Path, values: np.ndarray, shards: int = 1, labels=None, arrays
         path = folder / f"{k}-of-{shards}.npz"
         np.savez(path, **{name: array[rows] for name, array in arrays.items()})
         files.seal(path, count=len(rows), **facts)
-    tars.gather(folder, shards)
+    gather(folder, shards)
     return folder

@@ -8,7 +8,7 @@ from helpers.goldens import GOLDENS, released
 
 from diffit.cli import UserError
 from diffit.nets.latent import FinalLayer, LatentConfig, LatentDiffiT, load_released, position_table
-from diffit.nets.layers import TMSA, constant_weights, relative_position_index
+from diffit.nets.layers import TMSA, cached_position_bias, relative_position_index
 from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
 
 TINY = LatentConfig(
@@ -126,7 +126,7 @@ def test_the_network_runs_under_bfloat16_autocast_with_position_biases_of_that_p
     full = net(*batch)
     with torch.autocast("cpu", torch.bfloat16):
         reduced = net(*batch)
-        with constant_weights(net), torch.no_grad():
+        with cached_position_bias(net), torch.no_grad():
             assert net.blocks[0].attn.position_bias().dtype == torch.bfloat16
             constant = net(*batch)
     for out in (reduced, constant):
@@ -138,7 +138,7 @@ def test_within_constant_weights_each_position_bias_is_built_once_and_the_output
     net, batch = randomized(LatentDiffiT(TINY), std=0.3), inputs()
     outside = net(*batch)
     builds.clear()
-    with constant_weights(net):
+    with cached_position_bias(net):
         inside = [net(*batch) for _ in range(3)]
     assert builds == [block.attn for block in net.blocks]
     assert all(torch.equal(out, outside) for out in inside)
@@ -157,7 +157,7 @@ def test_constant_weights_serve_the_windows_of_the_image_space_network_as_well(b
     x, noise = torch.randn(2, 3, 8, 8), torch.randn(2)
     outside = net(x, noise)
     builds.clear()
-    with constant_weights(net):
+    with cached_position_bias(net):
         assert torch.equal(net(x, noise), outside)
         net(x, noise)
     assert len(builds) == 3
@@ -184,21 +184,21 @@ def test_no_position_bias_is_stale_after_the_weights_changed(change):
     def same(ours, theirs):
         return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
-    with constant_weights(net):
+    with cached_position_bias(net):
         before = biases()
     change_weights()
     assert same(biases(), fresh())
-    with constant_weights(net):
+    with cached_position_bias(net):
         assert same(biases(), fresh())
         assert not same(biases(), before)
-    with pytest.raises(AssertionError, match="weights changed"), constant_weights(net):
+    with pytest.raises(AssertionError, match="position bias table changed"), cached_position_bias(net):
         change_weights()
     assert same(biases(), fresh())
 
 
 def test_a_failure_within_constant_weights_is_passed_on_and_leaves_nothing_behind():
     net, batch = randomized(LatentDiffiT(TINY)), inputs()
-    with pytest.raises(KeyError), constant_weights(net):
+    with pytest.raises(KeyError), cached_position_bias(net):
         raise KeyError
     net(*batch).square().mean().backward()
     assert net.blocks[0].attn.relative_position_bias_table.grad.abs().max() > 0

@@ -150,7 +150,7 @@ def test_fourier_frequencies_are_random_fixed_and_kept_with_the_weights():
 
 @pytest.mark.parametrize("key", ["transformer", "time_embedding", "resizing", "encoder", "decoder"])
 def test_a_variant_that_there_is_none_of_is_refused(key):
-    with pytest.raises(ValueError, match=f"{key} 'other' is none of"):
+    with pytest.raises(ValueError, match=f"{key} is 'other'; choose one of"):
         variant(**{key: "other"})
 
 

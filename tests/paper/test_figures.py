@@ -1,6 +1,5 @@
 """The paper's pictures: grids by seed and class, attention of the centre token, diagrams of networks."""
 
-import io
 import json
 
 import numpy as np
@@ -11,13 +10,17 @@ from helpers.places import REPOSITORY
 from PIL import Image
 
 from diffit.cli import UserError
+from diffit.config.toy_runs import complete
 from diffit.nets import build
 from diffit.nets.inspect import parts
 from diffit.paper import attention_maps, network_diagram
 from diffit.paper.image_grid import panel, stacked
-from diffit.paper.table import network
+from diffit.paper.networks import expand_network
+from diffit.paper.scale import Scale
 from diffit.sample import _label
 from diffit.store import tars
+from diffit.store.manifest import gather
+from diffit.store.members import encode_npy
 from diffit.weights import milestone
 
 LATENT = {
@@ -32,13 +35,11 @@ def samples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("samples")
 
     def member(number: int) -> bytes:
-        buffer = io.BytesIO()
-        np.save(buffer, np.full((48, 48, 3), 8 * number, np.uint8))
-        return buffer.getvalue()
+        return encode_npy(np.full((48, 48, 3), 8 * number, np.uint8))
 
     drawn = ((f"{i:08d}", {"npy": member(i), "cls": str(i % 3).encode()}) for i in range(30))
     tars.write_tar(folder / "0-of-1.tar", drawn)
-    tars.gather(folder, 1)
+    gather(folder, 1)
     return folder
 
 
@@ -55,7 +56,7 @@ def test_a_panel_shows_the_first_images_in_order_of_seed_of_the_classes_asked_fo
 
 
 def test_a_figure_that_asks_for_more_images_than_there_are_is_refused(samples):
-    with pytest.raises(UserError, match=r"holds 10 images of the classes \[2\], and the figure shows 12"):
+    with pytest.raises(UserError, match=r"holds 10 images of the classes \[2\], but the figure shows 12"):
         panel(samples, 3, 4, [2])
 
 
@@ -104,7 +105,7 @@ def test_attention_is_watched_at_each_step_and_level_and_changes_no_image(tiny_r
 
 def test_a_network_without_diffits_blocks_has_no_attention_to_show():
     with pytest.raises(UserError, match="no DiffiT blocks"):
-        attention_maps.Watch(torch.nn.Identity(), build(LATENT))
+        attention_maps.AttentionRecorder(torch.nn.Identity(), build(LATENT))
 
 
 def test_a_diagram_shows_the_parts_of_either_network(tmp_path):
@@ -115,11 +116,8 @@ def test_a_diagram_shows_the_parts_of_either_network(tmp_path):
     assert Image.open(tmp_path / "latent.png").size[1] > 200
 
 
-def test_the_network_of_a_run_is_spelled_out_as_its_training_will():
-    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    run = {"vae": None, "seed": 0, **config["runs"]["ffhq64"]}
-    run["net"] = {"kind": "ushaped", "mlp_ratio": 4, **run["net"]}
-    run["process"] = {"kind": "edm", "sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2, **run["process"]}
-    described = network({"network": {"runs": {"ffhq64": run}, "datasets": {"ffhq64": {"resolution": 64}}, "vaes": {}}})
-    assert (described["resolution"], described["augment_labels"]) == (64, 9)
-    assert json.dumps(described)
+def test_the_network_of_a_run_gets_the_sizes_that_its_training_gives_it():
+    config = complete(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY)
+    spec = expand_network(json.loads(json.dumps(Scale(config).network("here", "ffhq64"))))
+    assert (spec["resolution"], spec["augment_labels"]) == (64, 9)
+    assert build({**spec, "width": 32, "groups": 4, "blocks": 1})

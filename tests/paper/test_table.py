@@ -12,10 +12,11 @@ from helpers.places import REPOSITORY
 
 from diffit.cli import UserError
 from diffit.config.toy_runs import OVERLAY, complete, load_overlay
-from diffit.nets.inspect import parts, sizes
+from diffit.nets.inspect import parts
 from diffit.paper import summary, table_files
 from diffit.paper.plot import draw
-from diffit.paper.table import GAP, as_frame, as_latex, as_markdown, escaped, fill
+from diffit.paper.scale import Scale
+from diffit.paper.table import GAP, as_frame, as_latex, as_markdown, escaped, fill, sizes
 
 TABLES = sorted((REPOSITORY / "workflow/tables").glob("*.yaml"))
 SCHEMA = REPOSITORY / "workflow/schemas/table.schema.yaml"
@@ -24,7 +25,7 @@ title: A table
 name: Model
 columns:
   - {key: kind, heading: Kind}
-  - {key: fid, heading: FID, group: CIFAR-10, metric: fid, protocol: edm, statistic: minimum, better: lower}
+  - {key: fid, heading: FID, group: CIFAR-10, metric: fid, protocol: edm, statistic: minimum}
 rows:
   - {name: Paper's, cells: {kind: A & B_2, fid: 1.95}}
   - {name: Ours, against: Paper's, cells: {kind: A}, ours: {CIFAR-10: {run: cifar10}}}
@@ -61,7 +62,7 @@ def small(tmp_path, config):
     """Lay out the small table with a score of ours: ``(table, rows)``."""
 
     def lay_out(value: float | None, **changes):
-        table = table_files.resolve("small", table_files.read(write(tmp_path), SCHEMA), config)
+        table = table_files.resolve("small", table_files.read(write(tmp_path), SCHEMA), Scale(config))
         score(tmp_path / table["rows"][1]["scores"]["fid"], value, **changes)
         return table, fill(table, tmp_path)
 
@@ -103,7 +104,7 @@ def test_every_row_of_ours_resolves_to_a_score_at_both_scales(path, config):
     table = table_files.read(path, SCHEMA)
     ours = [row for row in table["rows"] if "ours" in row]
     for toy in (None, overlay()):
-        resolved = table_files.resolve(path.stem, table, config, toy)
+        resolved = table_files.resolve(path.stem, table, Scale(config, toy))
         rows = [row for row in resolved["rows"] if row["scores"]]
         assert len(rows) == len(ours)
         published = [row["name"] for row in rows if "released" in row["name"]]
@@ -116,7 +117,9 @@ def test_every_row_of_ours_resolves_to_a_score_at_both_scales(path, config):
 
 
 def test_table_1_has_the_papers_columns_and_rows_in_its_order(config, tmp_path):
-    table = table_files.resolve("table1", table_files.read(REPOSITORY / "workflow/tables/table1.yaml", SCHEMA), config)
+    table = table_files.resolve(
+        "table1", table_files.read(REPOSITORY / "workflow/tables/table1.yaml", SCHEMA), Scale(config)
+    )
     table["rows"] = [row for row in table["rows"] if not row["scores"]]
     rows = fill(table, tmp_path)
     frame = as_frame(table, rows)
@@ -178,7 +181,7 @@ def test_a_score_of_another_protocol_is_refused(small, tmp_path):
     table, _ = small(1.95)
     path = tmp_path / table["rows"][1]["scores"]["fid"]
     path.write_text(path.read_text().replace('"edm"', '"clean"'))
-    with pytest.raises(UserError, match="is of the protocol clean and its column of edm"):
+    with pytest.raises(UserError, match="has the protocol clean, but its column has edm"):
         fill(table, tmp_path)
 
 
@@ -198,7 +201,7 @@ def test_latex_is_escaped_and_balanced(small):
     [
         ("run: cifar10", "run: cifar", "small, row 'Ours' names 'cifar', which is not defined; did you mean 'cifar10'"),
         ("run: cifar10}", "run: cifar10, sampler: heun}", "names 'heun', which is not defined"),
-        ("run: cifar10}", "run: cifar10, milestone: 7}", r"7 is no milestone of cifar10; there are: \[102400\]"),
+        ("run: cifar10}", "run: cifar10, milestone: 7}", r"cifar10 has no milestone 7; its milestones are \[102400\]"),
         ("against: Paper's", "against: Papers", "names 'Papers', which is not defined; did you mean \"Paper's\""),
         ("{kind: A}", "{kynd: A}", "cells names 'kynd', which is not defined; did you mean 'kind'"),
         ("notes:", "note:", r"small\.yaml: the top level: .*'note' was unexpected"),
@@ -210,7 +213,9 @@ def test_latex_is_escaped_and_balanced(small):
 )  # fmt: skip
 def test_a_mistake_in_a_table_is_one_sentence(tmp_path, config, before, after, message):
     with pytest.raises(UserError, match=message):
-        table_files.resolve("small", table_files.read(write(tmp_path, SMALL.replace(before, after, 1)), SCHEMA), config)
+        table_files.resolve(
+            "small", table_files.read(write(tmp_path, SMALL.replace(before, after, 1)), SCHEMA), Scale(config)
+        )
 
 
 def test_a_run_with_the_name_of_a_toy_is_refused():
@@ -231,7 +236,9 @@ def test_a_configuration_without_the_toys_data_has_no_toys():
 
 
 def test_table_9_follows_from_the_networks(config, tmp_path):
-    table = table_files.resolve("table9", table_files.read(REPOSITORY / "workflow/tables/table9.yaml", SCHEMA), config)
+    table = table_files.resolve(
+        "table9", table_files.read(REPOSITORY / "workflow/tables/table9.yaml", SCHEMA), Scale(config)
+    )
     rows = dict(zip([row["name"] for row in table["rows"]], fill(table, tmp_path), strict=True))
     values = {name: {key: cell.value for key, cell in cells.items()} for name, cells in rows.items()}
     assert values["DiffiT"]["parameters"] == pytest.approx(561.330144 - 256 * 1152 / 1e6)  # the table is no parameter
@@ -275,7 +282,7 @@ def test_parts_follow_the_network_from_image_to_image():
 
 def test_a_figure_is_drawn_of_the_columns_it_names(tmp_path, config):
     text = SMALL.replace("kind: A & B_2", "kind: 1").replace("{kind: A}", "{kind: 2}") + "figure: {x: kind, y: [fid]}\n"
-    table = table_files.resolve("small", table_files.read(write(tmp_path, text), SCHEMA), config)
+    table = table_files.resolve("small", table_files.read(write(tmp_path, text), SCHEMA), Scale(config))
     score(tmp_path / table["rows"][1]["scores"]["fid"], 1.9)
     draw(table, fill(table, tmp_path), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")

@@ -6,8 +6,9 @@ import stat
 import pandas as pd
 import pytest
 
-from diffit.planning.accounting import Made, account, made, markdown, starts, table
+from diffit.planning.accounting import StageJobs, account, jobs_of_stage, markdown, parse_starts, table
 from diffit.store import files, tars
+from diffit.store.manifest import gather
 
 # As SLURM 22.05 prints it: a job of two GPUs with its steps, the same number in an older cluster, a training that was
 # requeued twice, a task of an array, a job without GPUs.
@@ -44,7 +45,7 @@ def sacct(tmp_path, monkeypatch):
 
 
 def test_every_start_of_a_requeued_job_counts():
-    frame = table([Made("train", ["12"], 0)], starts(SACCT))
+    frame = table([StageJobs("train", ["12"], 0)], parse_starts(SACCT))
     found = row(frame, "train")
     assert (found["jobs"], found["starts"], found["note"]) == (1, 3, "")
     assert (found["gpu_hours"], found["cpu_hours"], found["elapsed_hours"]) == (10, 2.5, 1.25)
@@ -52,60 +53,64 @@ def test_every_start_of_a_requeued_job_counts():
 
 
 def test_steps_say_the_memory_and_are_no_starts():
-    found = row(table([Made("encode", ["11"], 0)], starts(SACCT)), "encode")
+    found = row(table([StageJobs("encode", ["11"], 0)], parse_starts(SACCT)), "encode")
     assert (found["starts"], found["gpu_hours"], found["cpu_hours"], found["max_memory_gib"]) == (1, 2, 4, 3)
 
 
 def test_a_number_given_out_again_by_another_cluster_does_not_count():
-    assert [start.hours for start in starts(SACCT)["11"]] == [1]
+    assert [start.hours for start in parse_starts(SACCT)["11"]] == [1]
 
 
 def test_all_stages_add_up():
-    frame = table([Made("shard", ["14"], 0), Made("encode", ["11"], 0), Made("sample", ["13_4"], 0)], starts(SACCT))
+    frame = table(
+        [StageJobs("shard", ["14"], 0), StageJobs("encode", ["11"], 0), StageJobs("sample", ["13_4"], 0)],
+        parse_starts(SACCT),
+    )
     assert row(frame, "shard")["gpu_hours"] == 0 and row(frame, "shard")["cpu_hours"] == 0.2
     assert row(frame, "sample")["gpu_hours"] == pytest.approx(0.1)
     frame = table(
-        [Made("encode", ["11"], 0), Made("sample", ["13_4"], 0)], {k: starts(SACCT)[k] for k in ("11", "13_4")}
+        [StageJobs("encode", ["11"], 0), StageJobs("sample", ["13_4"], 0)],
+        {k: parse_starts(SACCT)[k] for k in ("11", "13_4")},
     )
     assert row(frame, "all")["gpu_hours"] == pytest.approx(2.1) and row(frame, "all")["jobs"] == 2
 
 
 def test_a_job_that_made_several_stages_counts_once():
-    stages = [Made("sample", ["11", "14"], 0), Made("measure", ["11"], 0)]
-    frame = table(stages, {job: those for job, those in starts(SACCT).items() if job in ("11", "14")})
+    stages = [StageJobs("sample", ["11", "14"], 0), StageJobs("measure", ["11"], 0)]
+    frame = table(stages, {job: those for job, those in parse_starts(SACCT).items() if job in ("11", "14")})
     assert frame["stage"].tolist() == ["sample", "sample and measure", "all"]
     assert row(frame, "sample and measure")["gpu_hours"] == row(frame, "all")["gpu_hours"] == 2
 
 
 def test_what_ran_outside_slurm_or_is_forgotten_is_a_gap_and_no_zero():
-    stages = [Made("shard", [], 2), Made("encode", ["99"], 0), Made("sample", ["13_4"], 3)]
-    frame = table(stages, {"13_4": starts(SACCT)["13_4"]})
+    stages = [StageJobs("shard", [], 2), StageJobs("encode", ["99"], 0), StageJobs("sample", ["13_4"], 3)]
+    frame = table(stages, {"13_4": parse_starts(SACCT)["13_4"]})
     numbers = ["gpu_hours", "cpu_hours", "elapsed_hours", "max_memory_gib"]
     assert frame.set_index("stage").loc[["shard", "encode"], numbers].isna().all(axis=None)
-    assert row(frame, "shard")["note"] == "2 made outside SLURM, or deleted since"
-    assert row(frame, "encode")["note"] == "the accounting does not know job 99"
-    assert row(frame, "sample")["note"] == "3 more made outside SLURM, or deleted since"
-    assert row(frame, "all")["note"] == "of what is known: see shard, encode, sample"
+    assert row(frame, "shard")["note"] == "2 made outside SLURM or deleted since"
+    assert row(frame, "encode")["note"] == "sacct does not know job 99"
+    assert row(frame, "sample")["note"] == "3 more made outside SLURM or deleted since"
+    assert row(frame, "all")["note"] == "incomplete, see shard, encode, sample"
     assert "| –" in markdown(frame) and "nan" not in markdown(frame).lower() and "NA" not in markdown(frame)
 
 
 def test_gpus_that_nobody_counts_are_a_gap():
-    found = row(table([Made("sample", ["14"], 0)], {"14": starts(SACCT)["14"]}), "sample")
+    found = row(table([StageJobs("sample", ["14"], 0)], {"14": parse_starts(SACCT)["14"]}), "sample")
     assert pd.isna(found["gpu_hours"]) and found["cpu_hours"] == 0.2
-    assert found["note"] == "the accounting counts no GPUs here"
+    assert found["note"] == "this cluster's accounting does not count GPUs"
 
 
 def test_an_accounting_that_is_down_leaves_gaps_with_its_reason(sacct):
     sacct("echo 'sacct: error: slurm_persist_conn_open: failed to open' >&2; exit 1")
-    frame = account([Made("train", ["12"], 0), Made("shard", [], 1)])
-    assert row(frame, "train")["note"] == ("sacct could not be asked (error: slurm_persist_conn_open: failed to open)")
+    frame = account([StageJobs("train", ["12"], 0), StageJobs("shard", [], 1)])
+    assert row(frame, "train")["note"] == ("sacct failed (error: slurm_persist_conn_open: failed to open)")
     assert pd.isna(row(frame, "all")["gpu_hours"])
 
 
 def test_without_slurm_nobody_is_asked(sacct, tmp_path):
     sacct(f"touch {tmp_path}/asked; exit 1")
-    frame = account([Made("train", [], 1)])
-    assert row(frame, "train")["note"] == "1 made outside SLURM, or deleted since"
+    frame = account([StageJobs("train", [], 1)])
+    assert row(frame, "train")["note"] == "1 made outside SLURM or deleted since"
     assert not (tmp_path / "asked").exists()
 
 
@@ -118,12 +123,12 @@ def test_the_jobs_are_read_off_shards_legs_and_single_files(tmp_path, monkeypatc
             for name, value in {**environment, "SLURM_ARRAY_TASK_ID": "4"}.items():
                 patched.setenv(name, value)
             tars.write_tar(folder / f"{k}-of-3.tar", [(f"{k}", {"cls": b"1"})])
-    tars.gather(folder, 3)
-    assert made("sample", [folder / "manifest.json"]) == Made("sample", ["7", "8_4"], 1)
+    gather(folder, 3)
+    assert jobs_of_stage("sample", [folder / "manifest.json"]) == StageJobs("sample", ["7", "8_4"], 1)
 
     legs = tmp_path / "legs.json"
     files.write_json(legs, {"legs": [{"code": "a", "job": "7"}, {"code": "a", "job": "12"}, {"code": "a"}]})
-    assert made("train", [legs]) == Made("train", ["7", "12"], 1)
+    assert jobs_of_stage("train", [legs]) == StageJobs("train", ["7", "12"], 1)
     (folder / "0-of-3.json").unlink()
     paths = [folder / "manifest.json", folder / "1-of-3.json", tmp_path / "gone" / "manifest.json"]
-    assert made("all", paths) == Made("all", ["8_4"], 3)
+    assert jobs_of_stage("all", paths) == StageJobs("all", ["8_4"], 3)

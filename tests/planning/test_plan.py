@@ -15,7 +15,7 @@ import yaml
 from diffit.planning.flops import autoencoder, flops, inception, network
 from helpers.places import REPOSITORY
 
-from diffit import encode, nets
+from diffit import nets
 from diffit.cli import UserError
 from diffit.config import validation
 from diffit.data import images
@@ -25,6 +25,7 @@ from diffit.planning.plan import disk, stages, table
 from diffit.process.ddpm import DDPM
 from diffit.runs import checkpoints
 from diffit.store import files, tars
+from diffit.store.members import encode_npy
 
 SNAKEFILE, PROFILE = REPOSITORY / "Snakefile", REPOSITORY / "profiles/local"
 IMAGENET = 1_281_167
@@ -175,7 +176,7 @@ def test_training_that_has_begun_costs_the_rest(costs, real_config, tmp_path):
 @pytest.mark.parametrize("count", [1, 20, 333])
 def test_tars_of_samples_and_latents_have_the_bytes_foretold(tmp_path, count):
     for i, array in enumerate([np.zeros((32, 32, 3), np.uint8), np.zeros((2, 2, 4, 8, 8), np.float16)]):
-        samples = ((f"{k:08d}", {"npy": encode._npy(array), "cls": b"7"}) for k in range(count))
+        samples = ((f"{k:08d}", {"npy": encode_npy(array), "cls": b"7"}) for k in range(count))
         record = tars.write_tar(tmp_path / f"{i}-of-2.tar", samples)
         assert record["bytes"] == tar_bytes(count, 128 + array.nbytes, 1)
 

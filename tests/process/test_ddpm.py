@@ -9,7 +9,7 @@ from helpers.goldens import GOLDENS, released
 from torch import nn
 
 from diffit.nets.latent import LatentDiffiT, load_released
-from diffit.nets.layers import constant_weights
+from diffit.nets.layers import cached_position_bias
 from diffit.numerics import rng
 from diffit.process.ddpm import (
     DDPM,
@@ -80,7 +80,7 @@ def test_ten_ancestral_steps_with_guidance_are_those_of_the_reference(golden, na
     kind = "constant" if "constant" in name else "power-cosine"
     guidance = {"kind": kind, "weight": 4.4, "power": 4, "channels": 3, "tolerance": 0.0}
     predict = process.guided(process.denoiser(net), g["cfg_y"][:2], {"guidance": guidance})
-    with constant_weights(net):
+    with cached_position_bias(net):
         out = process.sampler({"kind": "ddpm", "steps": 10})(predict, g["sample.z"], iter(g["sample.noises"]).__next__)
     assert evenly_spaced(1000, 10) == g["sample.timesteps"].tolist()
     assert (out - g["sample.out"]).abs().max() < 1e-5 * g["sample.out"].abs().max()

@@ -15,7 +15,8 @@ from diffit.scoring.features import Features
 from diffit.scoring.frechet import Gaussian
 from diffit.scoring.protocols import PROTOCOLS
 from diffit.scoring.reference import Reference
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import gather, read_images
 
 ADM = {
     "source": "adm", "resolution": 32, "path": None, "sha256": None, "labels": False, "resize": "none",
@@ -105,11 +106,11 @@ def test_a_published_batch_is_a_data_set_and_its_statistics_make_the_reference(b
     assert (record["count"], record["sha256"]) == (20, files.sha256(path))
     for number in range(2):
         shard.shard(spec, archive, data / f"{number}-of-2.tar")
-        tars.gather(data, 2) if number else None
-    np.testing.assert_array_equal([image for _, image, _ in tars.read_images(data)], pixels)
+        gather(data, 2) if number else None
+    np.testing.assert_array_equal([image for _, image, _ in read_images(data)], pixels)
     for number in range(2):
         measure(data / f"{number}-of-2.tar", tmp_path / "features" / f"{number}-of-2.npz", inception, "adm")
-    tars.gather(tmp_path / "features", 2)
+    gather(tmp_path / "features", 2)
     reference = Reference.of(Features(tmp_path / "features"), "imagenet32", archive)
     assert reference.facts["count"] == 50_000 and reference.facts["dataset"] == "imagenet32"
     assert len(reference.rows) == 20 and not reference.complete

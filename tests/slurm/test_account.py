@@ -9,15 +9,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diffit.planning.accounting import Made, account, ask, made, starts
-from diffit.store import files, tars
+from diffit.planning.accounting import StageJobs, account, ask_sacct, jobs_of_stage, parse_starts
+from diffit.store import files
+from diffit.store.manifest import gather, read_manifest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 SEAL = """
 import sys
 from pathlib import Path
-from diffit import tars
+from diffit.store import tars
 tars.write_tar(Path(sys.argv[1]), [("a", {"cls": b"1"})])
 """
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
@@ -40,11 +41,11 @@ def wait(*jobs: str) -> None:
     """Until the accounting knows that the newest start of each job has ended."""
     until = time.monotonic() + 90
     while time.monotonic() < until:
-        known = starts(ask(jobs))
+        known = parse_starts(ask_sacct(jobs))
         if set(jobs) <= set(known) and all(known[job][-1].state in ENDED for job in jobs):
             return
         time.sleep(0.5)
-    pytest.fail(f"{jobs} did not end: {ask(jobs)}")
+    pytest.fail(f"{jobs} did not end: {ask_sacct(jobs)}")
 
 
 def seal(path: str) -> str:
@@ -69,13 +70,13 @@ def test_a_stage_of_shards_costs_what_its_jobs_were_given(tmp_path):
     array = submit("--array=7", command=seal(f"{tmp_path}/data/1-of-2.tar"), folder=tmp_path)
     wait(one, f"{array}_7")
     assert files.read_json(tmp_path / "data/0-of-2.json", "")["job"] == one
-    tars.gather(tmp_path / "data", 2)
-    assert "job" not in tars.read_manifest(tmp_path / "data")
-    stage = made("sample", [tmp_path / "data/manifest.json"])
-    assert stage == Made("sample", [one, f"{array}_7"], 0)
+    gather(tmp_path / "data", 2)
+    assert "job" not in read_manifest(tmp_path / "data")
+    stage = jobs_of_stage("sample", [tmp_path / "data/manifest.json"])
+    assert stage == StageJobs("sample", [one, f"{array}_7"], 0)
     found = row(account([stage]), "sample")
     assert (found["jobs"], found["starts"], found["note"]) == (2, 2, "")
-    seconds = starts(ask([one]))[one][0].hours * 3600
+    seconds = parse_starts(ask_sacct([one]))[one][0].hours * 3600
     assert seconds >= 3 and found["gpu_hours"] == pytest.approx(2 * seconds / 3600)
 
 
@@ -87,8 +88,8 @@ def test_every_start_of_a_requeued_training_counts(tmp_path):
     subprocess.run(["scontrol", "requeue", job], check=True)
     wait(job)
     files.write_json(tmp_path / "legs.json", {"legs": [{"job": job}, {"job": job}]})
-    found = row(account([made("train", [tmp_path / "legs.json"])]), "train")
-    both = starts(ask([job]))[job]
+    found = row(account([jobs_of_stage("train", [tmp_path / "legs.json"])]), "train")
+    both = parse_starts(ask_sacct([job]))[job]
     assert [start.state for start in both] == ["REQUEUED", "COMPLETED"]
     assert (found["jobs"], found["starts"]) == (1, 2)
     assert found["gpu_hours"] == pytest.approx(4 * sum(start.hours for start in both)) and both[0].hours * 3600 >= 1
@@ -97,13 +98,13 @@ def test_every_start_of_a_requeued_training_counts(tmp_path):
 def test_an_accounting_that_is_down_leaves_gaps_with_its_reason(cluster):
     cluster.stop_slurmdbd()
     try:
-        found = row(account([Made("train", ["1"], 0)]), "train")
+        found = row(account([StageJobs("train", ["1"], 0)]), "train")
     finally:
         cluster.start_slurmdbd()
         cluster.run("sacctmgr", "--noheader", "show", "cluster", retry=True)
-    assert found["note"].startswith("sacct could not be asked (") and pd.isna(found["gpu_hours"])
+    assert found["note"].startswith("sacct failed (") and pd.isna(found["gpu_hours"])
 
 
 def test_a_job_that_the_accounting_never_saw_is_a_gap():
-    found = row(account([Made("train", ["999999"], 0)]), "train")
-    assert found["note"] == "the accounting does not know job 999999" and pd.isna(found["cpu_hours"])
+    found = row(account([StageJobs("train", ["999999"], 0)]), "train")
+    assert found["note"] == "sacct does not know job 999999" and pd.isna(found["cpu_hours"])

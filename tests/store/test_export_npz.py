@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from diffit.cli import UserError
-from diffit.store import export_npz, tars
+from diffit.store import export_npz
+from diffit.store.manifest import read_images
 
 
 def test_the_file_holds_all_images_and_labels_by_seed(labelled, tmp_path):
     out = tmp_path / "samples_1797x8x8x3.npz"
     export_npz.export(labelled, out)
-    expected = list(tars.read_images(labelled))
+    expected = list(read_images(labelled))
     with np.load(out) as stored:  # as ADM reads it
         assert stored["arr_0"].dtype == np.uint8 and stored["arr_0"].shape == (1797, 8, 8, 3)
         assert np.array_equal(stored["arr_0"], np.stack([image for _key, image, _label in expected]))
@@ -20,7 +21,7 @@ def test_the_file_holds_all_images_and_labels_by_seed(labelled, tmp_path):
 
 
 def test_a_name_that_says_another_shape_is_refused(labelled, tmp_path):
-    with pytest.raises(UserError, match=r"name them .*samples_1797x8x8x3\.npz"):
+    with pytest.raises(UserError, match=r"use .*samples_1797x8x8x3\.npz"):
         export_npz.export(labelled, tmp_path / "samples_50000x256x256x3.npz")
     assert not list(tmp_path.iterdir())
 

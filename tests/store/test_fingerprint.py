@@ -1,20 +1,32 @@
-"""What changes the fingerprint of a verb and what does not, on a small package of its own."""
+"""What changes the fingerprint of a stage and what does not, on a small package of its own and on the real one."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from helpers.places import REPOSITORY
+import tqdm
+from helpers.places import REPOSITORY, other_python
 
+from diffit.data.sources import SOURCES
+from diffit.nets import NETWORKS
+from diffit.process import PROCESSES
 from diffit.store import fingerprint as module
 from diffit.store.fingerprint import BOOKKEEPING, fingerprint
 
-VERB = '''"""What it does."""
+# All modules of the package; those that are only registries and documentation have no code to compare.
+MODULES = sorted(
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    for path in (REPOSITORY / "diffit").rglob("*.py")
+    if path.name != "__init__.py"
+)
+STAGE = '''"""What it does."""
 
 import json
 
-from diffit import files, noun
+from diffit import module_
+from diffit.store import files
 
 
 # A comment.
@@ -22,12 +34,18 @@ def main(x):
     """What it does in detail."""
     from diffit.late import add  # loaded late
 
-    return add(noun.double(x), 1)
+    return add(module_.double(x), 1)
 '''
-NOUN = '"""A noun."""\n\nfrom diffit.nets.deep import FACTOR\n\n\ndef double(x):\n    return FACTOR * x\n'
+MODULE = '"""A module_."""\n\nfrom diffit.nets.deep import FACTOR\n\n\ndef double(x):\n    return FACTOR * x\n'
 LATE = "def add(a, b):\n    return a + b\n"
 DEEP = "FACTOR = 2\n"
-BOOKKEEPER = "def seal(path):\n    return path\n"
+BOOKKEEPING_MODULE = "def seal(path):\n    return path\n"
+
+
+def forget() -> None:
+    """Forget what was read: a process reads each module once, and here edits come in between."""
+    module._read.cache_clear()
+    module._fingerprint.cache_clear()
 
 
 class Package:
@@ -46,22 +64,23 @@ class Package:
         assert old in text
         self.write(name, text.replace(old, new))
 
-    def fingerprint(self, *verbs: str) -> str:
-        module._read.cache_clear()  # each process reads a module once; here edits come in between
-        return fingerprint([f"diffit.{verb}" for verb in verbs])
+    def fingerprint(self, *stages: str) -> str:
+        forget()
+        return fingerprint([f"diffit.{stage}" for stage in stages])
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     made = Package(tmp_path / "diffit")
     for name, text in {
-        "verb.py": VERB, "noun.py": NOUN, "late.py": LATE, "files.py": BOOKKEEPER, "unused.py": "X = 1\n",
+        "stage.py": STAGE, "module_.py": MODULE, "late.py": LATE, "store/files.py": BOOKKEEPING_MODULE,
+        "unused.py": "X = 1\n",
         "nets/__init__.py": "from diffit.nets.deep import FACTOR\n", "nets/deep.py": DEEP,
     }.items():  # fmt: skip
         made.write(name, text)
     monkeypatch.setattr(module, "PACKAGE", made.folder)
     yield made
-    module._read.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -71,76 +90,82 @@ def package(tmp_path, monkeypatch):
         ('"""What it does."""', '"""What it does, told better."""'),
         ('    """What it does in detail."""\n', ""),
         ("  # loaded late", ""),
-        ("return add(noun.double(x), 1)", "return add(\n        noun.double(x),\n        1,\n    )"),
-        ("return add(noun.double(x), 1)", "return (add(noun.double(x), 0x1))"),
+        ("return add(module_.double(x), 1)", "return add(\n        module_.double(x),\n        1,\n    )"),
+        ("return add(module_.double(x), 1)", "return (add(module_.double(x), 0x1))"),
     ],
     ids=["comment", "docstring", "docstring removed", "trailing comment", "line breaks", "parentheses and spelling"],
 )
 def test_what_python_does_not_run_keeps_it(package, old, new):
-    before = package.fingerprint("verb")
-    package.edit("verb.py", old, new)
-    assert package.fingerprint("verb") == before
+    before = package.fingerprint("stage")
+    package.edit("stage.py", old, new)
+    assert package.fingerprint("stage") == before
 
 
 def test_the_docstring_of_a_class_or_of_a_module_that_is_nothing_else_keeps_it(package):
-    package.write("verb.py", 'class A:\n    """One."""\n')
-    before = package.fingerprint("verb")
-    package.write("verb.py", 'class A:\n    """Two."""\n')
-    assert package.fingerprint("verb") == before
+    package.write("stage.py", 'class A:\n    """One."""\n')
+    before = package.fingerprint("stage")
+    package.write("stage.py", 'class A:\n    """Two."""\n')
+    assert package.fingerprint("stage") == before
 
 
 @pytest.mark.parametrize(
     "name, old, new",
     [
-        ("verb.py", "1)", "2)"),
-        ("verb.py", "def main(x)", "def main(x=0)"),
-        ("noun.py", "FACTOR * x", "FACTOR * x * 1.0"),
+        ("stage.py", "1)", "2)"),
+        ("stage.py", "def main(x)", "def main(x=0)"),
+        ("module_.py", "FACTOR * x", "FACTOR * x * 1.0"),
         ("late.py", "a + b", "b + a"),
         ("nets/deep.py", "2", "3"),
     ],
-    ids=["its own code", "a default", "a noun", "an import inside a function", "an import of an import"],
+    ids=[
+        "its own code",
+        "a default",
+        "a module that it imports",
+        "an import inside a function",
+        "an import of an import",
+    ],
 )
 def test_code_that_it_computes_with_changes_it(package, name, old, new):
-    before = package.fingerprint("verb")
+    before = package.fingerprint("stage")
     package.edit(name, old, new)
-    assert package.fingerprint("verb") != before
+    assert package.fingerprint("stage") != before
 
 
-def test_a_text_that_is_no_docstring_counts(package):
-    package.write("verb.py", 'def main():\n    return "one"\n')
-    before = package.fingerprint("verb")
-    package.write("verb.py", 'def main():\n    return "two"\n')
-    assert package.fingerprint("verb") != before
+def test_a_text_that_is_not_a_docstring_counts(package):
+    package.write("stage.py", 'def main():\n    return "one"\n')
+    before = package.fingerprint("stage")
+    package.write("stage.py", 'def main():\n    return "two"\n')
+    assert package.fingerprint("stage") != before
 
 
 def test_bookkeeping_unused_and_new_modules_keep_it(package):
-    before = package.fingerprint("verb")
-    package.edit("files.py", "return path", "return str(path)")
+    before = package.fingerprint("stage")
+    package.edit("store/files.py", "return path", "return str(path)")
     package.edit("unused.py", "1", "2")
     package.edit("nets/__init__.py", "FACTOR", "FACTOR as F")
     package.write("nets/novel.py", "class Novel:\n    pass\n")
-    assert package.fingerprint("verb") == before
+    assert package.fingerprint("stage") == before
 
 
 def test_modules_that_the_caller_names_count_whatever_their_order(package):
-    both = package.fingerprint("verb", "unused")
-    assert both == package.fingerprint("unused", "verb")
-    assert both != package.fingerprint("verb")
+    both = package.fingerprint("stage", "unused")
+    assert both == package.fingerprint("unused", "stage")
+    assert both != package.fingerprint("stage")
     package.edit("unused.py", "1", "2")
-    assert package.fingerprint("verb", "unused") != both
+    assert package.fingerprint("stage", "unused") != both
 
 
 def test_circular_imports_end(package):
-    package.write("late.py", "import diffit.verb\n" + LATE)
-    assert package.fingerprint("verb") == package.fingerprint("verb")
+    package.write("late.py", "import diffit.stage\n" + LATE)
+    assert package.fingerprint("stage") == package.fingerprint("stage")
 
 
 def test_it_is_sixteen_hex_digits_the_same_in_every_place(package, tmp_path, monkeypatch):
-    before = package.fingerprint("verb")
+    before = package.fingerprint("stage")
     assert len(before) == 16 and int(before, 16) >= 0
     moved = package.folder.rename(tmp_path / "moved")
     monkeypatch.setattr(module, "PACKAGE", moved)
-    assert package.fingerprint("verb") == before
+    assert package.fingerprint("stage") == before
 
 
 def test_a_module_that_does_not_exist_fails_with_its_path(package):
@@ -151,7 +176,7 @@ def test_a_module_that_does_not_exist_fails_with_its_path(package):
 def test_a_syntax_error_names_the_file(package):
     package.write("late.py", "def add(:\n")
     with pytest.raises(SyntaxError) as error:
-        package.fingerprint("verb")
+        package.fingerprint("stage")
     assert error.value.filename.endswith("late.py")
 
 
@@ -164,7 +189,7 @@ def test_a_copy_of_the_package_runs_by_itself_and_knows_its_commit(tmp_path):
     folder = module.copy(tmp_path / "code")
     assert module.copy(tmp_path / "code") == folder  # the same content is copied once
     assert [path.name for path in (tmp_path / "code").iterdir()] == [folder.name]
-    say = "from diffit import fingerprint as f; print(f.PACKAGE, f.commit(), f.fingerprint(['diffit.train']))"
+    say = "from diffit.store import fingerprint as f; print(f.PACKAGE, f.commit(), f.fingerprint(['diffit.train']))"
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     said = subprocess.run(
         [sys.executable, "-P", "-c", say], env=environment, capture_output=True, text=True, check=True
@@ -174,6 +199,52 @@ def test_a_copy_of_the_package_runs_by_itself_and_knows_its_commit(tmp_path):
 
 def test_another_content_is_another_copy(package, tmp_path):
     before = module.copy(tmp_path / "code")
-    package.edit("verb.py", "# A comment.", "# Another one.")  # the fingerprint stays
+    package.edit("stage.py", "# A comment.", "# Another one.")  # the fingerprint stays
     after = module.copy(tmp_path / "code")
-    assert after != before and (before / "diffit/verb.py").read_text() == VERB
+    assert after != before and (before / "diffit/stage.py").read_text() == STAGE
+
+
+def reached(*modules: str, without: tuple[str, ...] = ()) -> set[str]:
+    """The modules of the package that a fingerprint covers."""
+    pending, seen = list(modules), set()
+    while pending:
+        name = pending.pop()
+        if name in seen or any(name == left or name.startswith(f"{left}.") for left in (*BOOKKEEPING, *without)):
+            continue
+        seen.add(name)
+        pending += module._read(name)[1]
+    return seen
+
+
+def test_the_reader_of_a_data_source_concerns_its_own_data_sets_only():
+    for source in SOURCES.values():
+        others = {other.module for other in SOURCES.values()} - {source.module}
+        for stage in ("download", "shard"):
+            assert not reached(f"diffit.{stage}", source.module) & others
+            assert not reached(f"diffit.{stage}") & {source.module}
+    readers = {source.module for source in SOURCES.values()} | {"diffit.data.imagenet_parquet"}
+    for stage in ("encode", "train", "sample", "measure", "score", "scoring.reference", "tabulate"):
+        assert not reached(f"diffit.{stage}") & readers
+
+
+def test_figures_tables_plans_and_preflight_concern_no_data_training_samples_or_scores():
+    for stage in ("download", "shard", "encode", "train", "sample", "measure", "score", "scoring.reference"):
+        found = {name.split(".")[1] for name in reached(f"diffit.{stage}")}
+        assert not found & {"paper", "planning", "tabulate"}
+
+
+def test_networks_and_processes_concern_only_the_runs_that_have_them():
+    kinds = {entry.module for entry in [*NETWORKS.values(), *PROCESSES.values()]}
+    for stage in ("sample", "train"):
+        assert not reached(f"diffit.{stage}") & kinds
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_every_version_of_python_gives_the_same_fingerprint(version):
+    python = other_python(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} here")
+    say = f"from diffit.store.fingerprint import fingerprint as f; print(*[f([m]) for m in {MODULES}])"
+    places = os.pathsep.join([str(REPOSITORY), str(Path(tqdm.__file__).parents[1])])
+    said = subprocess.run([python, "-c", say], env={"PYTHONPATH": places}, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == [fingerprint([name]) for name in MODULES]

@@ -6,7 +6,8 @@ from helpers.batches import read
 
 from diffit import process
 from diffit.numerics import rng
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import read_images, read_manifest
 from diffit.training import image_loader
 
 EDM = {
@@ -21,7 +22,7 @@ def dataset(digits, seed: int = 0) -> image_loader.TrainingImages:
 def test_decoded_images_are_those_of_the_tars(digits):
     images, labels = image_loader.decoded(digits)
     assert images.shape == (1797, 3, 8, 8) and images.dtype == torch.uint8 and labels.shape == (1797,)
-    for index, (_key, image, _label) in enumerate(tars.read_images(digits)):
+    for index, (_key, image, _label) in enumerate(read_images(digits)):
         assert np.array_equal(images[index].permute(1, 2, 0).numpy(), image)
 
 
@@ -32,7 +33,7 @@ def test_a_damaged_or_stale_cache_is_decoded_again(digits):
     content[-1] ^= 1
     cache.write_bytes(content)
     assert torch.equal(image_loader.decoded(digits)[0], before)
-    assert files.verify(cache)["content_sha256"] == tars.read_manifest(digits)["content_sha256"]
+    assert files.verify(cache)["content_sha256"] == read_manifest(digits)["content_sha256"]
 
 
 def test_ranks_microbatches_and_workers_change_neither_images_nor_draws(digits):

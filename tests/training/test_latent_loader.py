@@ -16,6 +16,7 @@ from diffit import process
 from diffit.cli import UserError
 from diffit.sample import sample
 from diffit.store import files, tars
+from diffit.store.manifest import gather, read_images, read_manifest, shard_paths
 from diffit.training import image_loader
 from diffit.training.latent_loader import LatentTars, TrainingLatents, stage
 from diffit.weights import vae
@@ -34,7 +35,7 @@ def training_set(folder, seed: int = 0, xflip: bool = False) -> TrainingLatents:
 
 def test_mapped_moments_and_labels_are_those_of_the_tars(latents):
     mapped = LatentTars(latents)
-    members = [member for shard in tars.shard_paths(latents) for _key, member in tars.read_tar(shard)]
+    members = [member for shard in shard_paths(latents) for _key, member in tars.read_tar(shard)]
     assert len(mapped) == len(members) == 1797 and mapped.shape == (4, 4, 4)
     for index, member in enumerate(members):
         assert mapped.label(index) == member["cls"]
@@ -63,7 +64,7 @@ def test_ranks_microbatches_and_workers_change_neither_latents_nor_draws(latents
 
 
 def test_an_image_gets_a_fresh_draw_of_its_posterior_in_each_epoch(latents):
-    images, scale = training_set(latents), tars.read_manifest(latents)["vae"]["scale"]
+    images, scale = training_set(latents), read_manifest(latents)["vae"]["scale"]
     order = images._order
     first, second = ({order[n]: n for n in range(e * 1797, (e + 1) * 1797)} for e in range(2))
     deviations = []
@@ -91,7 +92,7 @@ def reseal(folder, content: bytes) -> None:
     facts = {name: value for name, value in record.items() if name not in ("file", "sha256", "bytes")}
     path.write_bytes(content)
     files.seal(path, **facts)
-    tars.gather(folder, 2)
+    gather(folder, 2)
 
 
 def test_compressed_tars_are_refused(latents, tmp_path):
@@ -141,8 +142,8 @@ def test_a_latent_run_killed_at_any_moment_ends_with_the_bits_of_an_undisturbed_
 def make(run, folder, shards: int, vae_folder, **changes) -> dict:
     for number in range(shards):
         sample({**SAMPLER, **changes}, run, folder / f"{number}-of-{shards}.tar", vae_folder)
-    tars.gather(folder, shards)
-    return {key: (image, label) for key, image, label in tars.read_images(folder)}
+    gather(folder, shards)
+    return {key: (image, label) for key, image, label in read_images(folder)}
 
 
 def test_samples_of_a_latent_run(latent_training, labelled, small_vae, tmp_path):
@@ -162,8 +163,8 @@ def test_samples_of_a_latent_run(latent_training, labelled, small_vae, tmp_path)
     balanced = make(run, tmp_path / "balanced", 1, small_vae, labels="balanced")
     assert [label for _image, label in balanced.values()] == [seed % 10 for seed in range(20)]
 
-    manifest = tars.read_manifest(tmp_path / "1")
-    assert (manifest["resolution"], manifest["data_sha256"]) == (8, tars.read_manifest(labelled)["content_sha256"])
+    manifest = read_manifest(tmp_path / "1")
+    assert (manifest["resolution"], manifest["data_sha256"]) == (8, read_manifest(labelled)["content_sha256"])
 
     # Another VAE than the run's, or none, is refused.
     vae.write(tmp_path / "scaled", vae.load(small_vae).model, 0.5)
@@ -181,7 +182,7 @@ def test_latents_of_another_vae_do_not_continue_a_run(latent_training, latents, 
         path = other / f"{number}-of-2.json"
         record = json.loads(path.read_text())
         path.write_text(json.dumps({**record, "vae": {**record["vae"], "scale": 0.5}}))
-    tars.gather(other, 2)
+    gather(other, 2)
     first.data = other
     ended = first.run(2)
     assert ended.status == 1
@@ -195,7 +196,7 @@ def test_staged_latents_train_the_same_weights_and_are_copied_once(latent_traini
     assert ended.status == 0, ended.message
     assert staged.weights(1) == plain.weights(1)
     (copy,) = (tmp_path / "scratch").iterdir()
-    assert copy.name == tars.read_manifest(staged.data)["content_sha256"]
+    assert copy.name == read_manifest(staged.data)["content_sha256"]
     times = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.tar")}
     assert len(times) == 2
 
@@ -226,7 +227,7 @@ def test_a_sampler_may_name_another_decoder_of_the_same_latents(latent_training,
     decoded = make(run, tmp_path / "2", 1, tmp_path / "other", decoder="other")
     assert all(own[key][1] == decoded[key][1] and not np.array_equal(own[key][0], decoded[key][0]) for key in own)
     assert (
-        tars.read_manifest(tmp_path / "2")["vae_sha256"] == files.read_json(tmp_path / "other/vae.json", "")["sha256"]
+        read_manifest(tmp_path / "2")["vae_sha256"] == files.read_json(tmp_path / "other/vae.json", "")["sha256"]
     )
     with pytest.raises(UserError, match=r"is not the VAE of the run \(scale"):
         make(run, tmp_path / "3", 1, tmp_path / "scaled", decoder="scaled")

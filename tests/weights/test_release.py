@@ -13,7 +13,8 @@ from diffit.cli import UserError
 from diffit.nets import build
 from diffit.nets.latent import LatentConfig, LatentDiffiT
 from diffit.sample import sample
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import gather, read_images
 from diffit.weights import milestone, release, vae
 
 NET = {"kind": "latent", "patch_size": 2, "hidden_size": 16, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
@@ -53,8 +54,8 @@ def test_published_weights_become_a_milestone_that_is_sampled_like_any_other(pub
     assert record["published_sha256"] == files.sha256(published)
     assert net.config == LatentConfig(**SHAPE, patch_size=2, hidden_size=16, depth=2, num_heads=2, mlp_ratio=2)
     sample(SAMPLER, folder, tmp_path / "samples" / "0-of-1.tar", small_vae)
-    tars.gather(tmp_path / "samples", 1)
-    images = [image for _key, image, _label in tars.read_images(tmp_path / "samples")]
+    gather(tmp_path / "samples", 1)
+    images = [image for _key, image, _label in read_images(tmp_path / "samples")]
     assert [image.shape for image in images] == [(8, 8, 3)] * 4
 
 
@@ -80,7 +81,7 @@ def test_weights_that_are_not_the_networks_are_refused_before_anything_is_writte
 def test_another_class_count_and_another_resolution_are_refused_by_name(published, small_vae, tmp_path):
     with pytest.raises(UserError, match=r"y_embedder\.embedding_table\.weight is float32 \[11, 16\] .* \[1001, 16\]"):
         release.release(spec(published, classes=1000), small_vae, tmp_path / "out")
-    with pytest.raises(UserError, match="take those of its resolution and class count"):
+    with pytest.raises(UserError, match="use weights for its resolution and number of classes"):
         release.release({**spec(published), "resolution": 16}, small_vae, tmp_path / "out")
 
 
@@ -96,8 +97,8 @@ def test_what_cannot_be_had_is_said_with_where_to_put_it(published, small_vae, t
         release.release(spec(published), small_vae, tmp_path / "out")
     # A process of its own, since the hub's client reads these when it is imported.
     code = (
-        "import json, sys; from diffit import release; from diffit.cli import run; from pathlib import Path;"
-        "run(lambda: release.release(json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))"
+        "import json, sys; from diffit import release; from diffit.cli import run_command; from pathlib import Path;"
+        "run_command(lambda: release.release(json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))"
     )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
@@ -136,6 +137,6 @@ def test_weights_of_the_released_size_load_and_sample_an_image_within_16_gb(tmp_
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
     assert usage.ru_maxrss < 16e9 / 1024
-    tars.gather(tmp_path / "s", 1)
-    ((_key, image, _label),) = tars.read_images(tmp_path / "s")
+    gather(tmp_path / "s", 1)
+    ((_key, image, _label),) = read_images(tmp_path / "s")
     assert image.shape == (256, 256, 3)

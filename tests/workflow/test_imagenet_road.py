@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from diffit.data.imagenet_classes import WNIDS
 from diffit.data.images import center_crop, decode
 from diffit.store import tars
+from diffit.store.manifest import read_images, read_manifest, shard_paths
 
 
 def write_batch(path, images, resolution: int) -> None:
@@ -96,13 +97,13 @@ def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_pat
     exported = f"results/samples/toy_released/released/few/samples_16x{resolution}x{resolution}x3.npz"
     make("results/toy_released_fid.csv", exported)
 
-    data = tars.read_manifest(results / "data/imagenet")
+    data = read_manifest(results / "data/imagenet")
     assert (data["count"], data["resolution"], data["classes"]) == (141, resolution, 1000)
-    labels = [label for _key, _image, label in tars.read_images(results / "data/imagenet")]
+    labels = [label for _key, _image, label in read_images(results / "data/imagenet")]
     assert [WNIDS[label] for label in labels] == sorted(path.name for path in (images / "train").iterdir())
-    latents = tars.read_manifest(results / "latents/imagenet/small")
+    latents = read_manifest(results / "latents/imagenet/small")
     assert (latents["count"], latents["vae"]["factor"]) == (141, 8)
-    member = next(tars.read_tar(tars.shard_paths(results / "latents/imagenet/small")[0]))[1]
+    member = next(tars.read_tar(shard_paths(results / "latents/imagenet/small")[0]))[1]
     assert member["npy"].shape == (2, 2, 4, side, side)
 
     weights = load_file(results / "runs/toy/1/ema.safetensors")
@@ -111,7 +112,7 @@ def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_pat
         rows = {(row["protocol"], row["metric"]): row for row in csv.DictReader((results / f"{run}_fid.csv").open())}
         row = rows["clean", "fid"]
         assert float(row["value"]) > 0 and (row["images"], row["reference_images"]) == ("16", "141")
-        samples = list(tars.read_images(results / f"samples/{run}/{kimg}/few"))
+        samples = list(read_images(results / f"samples/{run}/{kimg}/few"))
         assert all(image.shape == (resolution, resolution, 3) for _key, image, _label in samples)
     # Under adm it compares with the published batch: statistics of all of ImageNet, and the 20 images that are in it.
     counts = {metric: row["reference_images"] for (protocol, metric), row in rows.items() if protocol == "adm"}
@@ -120,7 +121,7 @@ def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_pat
     assert rows["adm", "fid"]["reference"] == "imagenet"
     # The same weights and seeds give the same images, whichever way the weights came.
     with np.load(tmp_path / exported) as stored:
-        trained = list(tars.read_images(results / "samples/toy/1/few"))
+        trained = list(read_images(results / "samples/toy/1/few"))
         assert np.array_equal(stored["arr_0"], np.stack([image for _key, image, _label in trained]))
         assert len(set(stored["arr_1"].tolist())) > 10  # drawn from a thousand
     assert "Nothing to be done" in make("results/toy_fid.csv", "results/toy_released_fid.csv")

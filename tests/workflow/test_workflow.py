@@ -27,7 +27,8 @@ from helpers.workflow import (
 from PIL import Image
 from safetensors.torch import load_file
 
-from diffit.store import files, tars
+from diffit.store import files
+from diffit.store.manifest import read_images, read_manifest
 
 
 def snapshot(folder: Path) -> dict[str, tuple]:
@@ -67,12 +68,12 @@ def test_every_stage_leaves_sealed_shards_and_a_manifest(done):
         ("samples/tiny/1/short", 16, "tar"),
         ("samples/tiny/1/short/features/clean", 16, "npz"),
     ]:
-        manifest = tars.read_manifest(results / folder)
+        manifest = read_manifest(results / folder)
         assert manifest["count"] == count
         assert [shard["file"] for shard in manifest["shards"]] == [f"{k}-of-2.{ending}" for k in range(2)]
         for shard in manifest["shards"]:
             assert files.verify(results / folder / shard["file"])["sha256"] == shard["sha256"]
-    samples = list(tars.read_images(results / "samples/tiny/1/short"))
+    samples = list(read_images(results / "samples/tiny/1/short"))
     assert [key for key, _, _ in samples] == [f"{seed:08d}" for seed in range(16)]
     assert {image.shape for _, image, _ in samples} == {(SIZE, SIZE, 3)}
 
@@ -313,8 +314,8 @@ def test_finished_shards_survive_a_kill_and_the_rest_is_made(fork):
     assert {name: after[name] for name in finished if not name.startswith(".")} == {
         name: value for name, value in finished.items() if not name.startswith(".")
     }
-    assert tars.read_manifest(folder)["count"] == 32
-    assert [int(key) for key, _, _ in tars.read_images(folder)] == list(range(32))
+    assert read_manifest(folder)["count"] == 32
+    assert [int(key) for key, _, _ in read_images(folder)] == list(range(32))
 
 
 # ------------------------------------------------------------------------------------------------- bad input

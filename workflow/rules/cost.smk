@@ -1,18 +1,18 @@
-# What the result's jobs used. A table in results/ asks for it, but its numbers are no part of what is measured: without a
-# fingerprint of its code, since an accounting forgets old jobs, and ancient there, so that no table is made again.
+# What the jobs behind a result used. The rule has no fingerprint of its code, since the accounting forgets old jobs, and
+# its output is ancient for the result, so that new numbers make no table again.
 rule cost:
     input:
-        result_scores,
+        look.result_scores,
     output:
-        csv=report("results/{run}_cost.csv", category="{run}", caption="../report/cost.rst"),
-        markdown="results/{run}_cost.md",
+        csv=report(paths.COST, category="{run}", caption="../report/cost.rst"),
+        markdown=paths.COST_MARKDOWN,
     log:
-        "logs/cost/{run}.log",
+        paths.LOGS["cost"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        jobs=result_jobs,
+        jobs=look.result_jobs,
     message:
         "Ask the cluster's accounting what {wildcards.run} cost"
     shell:

@@ -1,16 +1,16 @@
-# Whatever downloads runs where Snakemake runs: the nodes of a cluster often see no network.
+# Downloads run where Snakemake runs: the nodes of a cluster often have no network.
 rule download:
     output:
-        "results/archives/{dataset}/archive.json",
+        paths.ARCHIVE,
     log:
-        "logs/download/{dataset}.log",
+        paths.LOGS["download"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=dataset_spec,
-        folder=folder_state,
-        code=code("download"),
+        spec=look.dataset_spec,
+        folder=look.folder_state,
+        code=partial(look.source_code, "download"),
     message:
         "Download or link the data set {wildcards.dataset}"
     shell:
@@ -19,15 +19,15 @@ rule download:
 
 rule download_inception:
     output:
-        "results/archives/inception/archive.json",
+        paths.INCEPTION,
     log:
-        "logs/download/inception.log",
+        paths.LOGS["download_inception"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=inception_spec,
-        code=code("download"),
+        spec=look.inception_spec,
+        code=code("scoring.inception_weights"),
     message:
         "Download the FID Inception network"
     shell:

@@ -1,14 +1,14 @@
 rule encode:
     input:
-        shard="results/data/{dataset}/{shard}-of-{shards}.tar",
-        manifest="results/data/{dataset}/manifest.json",
-        vae="results/vaes/{vae}/vae.json",
+        shard=paths.DATA_SHARD,
+        manifest=paths.DATA,
+        vae=paths.VAE,
     output:
-        tar="results/latents/{dataset}/{vae}/{shard}-of-{shards}.tar",
-        facts="results/latents/{dataset}/{vae}/{shard}-of-{shards}.json",
-        index="results/latents/{dataset}/{vae}/{shard}-of-{shards}.index.npz",
+        tar=paths.LATENT_SHARD,
+        facts=paths.LATENT_SIDECAR,
+        index=paths.LATENT_INDEX,
     log:
-        "logs/encode/{dataset}/{vae}/{shard}-of-{shards}.log",
+        paths.LOGS["encode"],
     conda:
         "../envs/diffit.yaml"
     params:
@@ -21,17 +21,17 @@ rule encode:
 
 rule gather_latents:
     input:
-        latent_shards,
+        look.latent_shards,
     output:
-        "results/latents/{dataset}/{vae}/manifest.json",
+        paths.LATENTS,
     log:
-        "logs/encode/{dataset}/{vae}.log",
+        paths.LOGS["gather_latents"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        shards=lambda wildcards: dataset(wildcards.dataset)["shards"],
+        shards=lambda wildcards, input: len(input),
     message:
         "Gather the latents of {wildcards.dataset} by {wildcards.vae} into one manifest"
     shell:
-        "python -m diffit.store.tars $(dirname {output:q}) --shards {params.shards} --log {log:q}"
+        "python -m diffit.store.manifest $(dirname {output:q}) --shards {params.shards} --log {log:q}"

@@ -1,19 +1,18 @@
-# Images are measured the same way whether they are a data set or samples: {images} is data/{dataset} or
-# samples/{run}/{kimg}/{sampler}.
+# A data set and a set of samples are measured in the same way; {images} names either.
 rule measure:
     input:
-        shard="results/{images}/{shard}-of-{shards}.tar",
-        manifest="results/{images}/manifest.json",
-        network="results/archives/inception/archive.json",
+        shard=paths.IMAGE_SHARD,
+        manifest=paths.IMAGES,
+        network=paths.INCEPTION,
     output:
-        features="results/{images}/features/{protocol}/{shard}-of-{shards}.npz",
-        facts="results/{images}/features/{protocol}/{shard}-of-{shards}.json",
+        features=paths.FEATURE_SHARD,
+        facts=paths.FEATURE_SIDECAR,
     log:
-        "logs/measure/{images}/{protocol}/{shard}-of-{shards}.log",
+        paths.LOGS["measure"],
     conda:
         "../envs/diffit.yaml"
     params:
-        code=code("measure"),
+        code=look.measure_code,
     message:
         "Measure {wildcards.images}, shard {wildcards.shard} of {wildcards.shards}, for the protocol {wildcards.protocol}"
     shell:
@@ -23,17 +22,17 @@ rule measure:
 
 rule gather_features:
     input:
-        feature_shards,
+        look.feature_shards,
     output:
-        "results/{images}/features/{protocol}/manifest.json",
+        paths.FEATURES,
     log:
-        "logs/measure/{images}/{protocol}.log",
+        paths.LOGS["gather_features"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        shards=lambda wildcards: len(feature_shards(wildcards)),
+        shards=lambda wildcards, input: len(input),
     message:
         "Gather the features of {wildcards.images} for the protocol {wildcards.protocol}"
     shell:
-        "python -m diffit.store.tars $(dirname {output:q}) --shards {params.shards} --log {log:q}"
+        "python -m diffit.store.manifest $(dirname {output:q}) --shards {params.shards} --log {log:q}"

@@ -1,18 +1,19 @@
 rule release:
     input:
-        release_vae,
+        look.release_vae,
     output:
-        weights="results/runs/{run}/released/ema.safetensors",
-        record="results/runs/{run}/released/config.json",
+        weights=paths.RELEASED,
+        record=paths.RELEASED_RECORD,
     log:
-        "logs/release/{run}.log",
+        paths.LOGS["release"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=release_spec,
-        code=code("release"),
+        spec=look.release_spec,
+        code=look.release_code,
     message:
-        "Take the published weights of {wildcards.run}"
+        "Take over the published weights of {wildcards.run}"
     shell:
-        "python -m diffit.weights.release {params.spec:q} $(dirname {input:q}) $(dirname {output.weights:q}) --log {log:q}"
+        "python -m diffit.weights.release {params.spec:q} $(dirname {input:q}) $(dirname {output.weights:q})"
+        " --log {log:q}"

@@ -1,20 +1,20 @@
 rule sample:
     input:
-        weights="results/runs/{run}/{kimg}/ema.safetensors",
-        record="results/runs/{run}/{kimg}/config.json",
-        vae=sample_decoder,
+        weights=paths.MILESTONE,
+        record=paths.MILESTONE_RECORD,
+        vae=look.sample_decoder,
     output:
-        tar="results/samples/{run}/{kimg}/{sampler}/{shard}-of-{shards}.tar",
-        facts="results/samples/{run}/{kimg}/{sampler}/{shard}-of-{shards}.json",
-        index="results/samples/{run}/{kimg}/{sampler}/{shard}-of-{shards}.index.npz",
+        tar=paths.SAMPLE_SHARD,
+        facts=paths.SAMPLE_SIDECAR,
+        index=paths.SAMPLE_INDEX,
     log:
-        "logs/sample/{run}/{kimg}/{sampler}/{shard}-of-{shards}.log",
+        paths.LOGS["sample"],
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=sampler_spec,
-        vae=lambda wildcards, input: f"--vae {shlex.quote(str(Path(input.vae).parent))}" if input.vae else "",
-        code=sampling_code,
+        spec=look.sampler_spec,
+        vae=lambda wildcards, input: folder_option("--vae", input.vae),
+        code=look.sample_code,
     message:
         "Sample from {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler},"
         " shard {wildcards.shard} of {wildcards.shards}"
@@ -25,34 +25,34 @@ rule sample:
 
 rule gather_samples:
     input:
-        sample_shards,
+        look.sample_shards,
     output:
-        "results/samples/{run}/{kimg}/{sampler}/manifest.json",
+        paths.SAMPLES,
     log:
-        "logs/sample/{run}/{kimg}/{sampler}.log",
+        paths.LOGS["gather_samples"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        shards=lambda wildcards: sampler(wildcards.sampler)["shards"],
+        shards=lambda wildcards, input: len(input),
     message:
         "Gather the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler}"
     shell:
-        "python -m diffit.store.tars $(dirname {output:q}) --shards {params.shards} --log {log:q}"
+        "python -m diffit.store.manifest $(dirname {output:q}) --shards {params.shards} --log {log:q}"
 
 
-# For evaluators other than ours: ADM's reads samples as one file.
+# For other evaluators: ADM's reads samples as one file.
 rule export:
     input:
-        "results/samples/{run}/{kimg}/{sampler}/manifest.json",
+        paths.SAMPLES,
     output:
-        "results/samples/{run}/{kimg}/{sampler}/samples_{shape}.npz",
+        paths.SAMPLES_NPZ,
     log:
-        "logs/export/{run}/{kimg}/{sampler}/{shape}.log",
+        paths.LOGS["export"],
     conda:
         "../envs/diffit.yaml"
     params:
-        code=code("export"),
+        code=code("store.export_npz"),
     message:
         "Export the samples of {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} for ADM's evaluator"
     shell:

@@ -1,41 +1,39 @@
-# What samples are compared with, once for a data set and a protocol, whatever the number of runs.
+# What samples are compared with: made once per data set and protocol, for all runs.
 rule reference:
     input:
-        features=reference_features,
-        archive=reference_archive,
+        features=look.reference_features,
+        archive=look.reference_archive,
     output:
-        reference="results/data/{dataset}/references/{protocol}.npz",
-        facts="results/data/{dataset}/references/{protocol}.json",
+        reference=paths.REFERENCE,
+        facts=paths.REFERENCE_SIDECAR,
     log:
-        "logs/reference/{dataset}/{protocol}.log",
+        paths.LOGS["reference"],
     conda:
         "../envs/diffit.yaml"
     params:
-        archive=lambda wildcards, input: (
-            f"--published {shlex.quote(str(Path(input.archive).parent))}" if input.archive else ""
-        ),
-        code=code("reference"),
+        archive=lambda wildcards, input: folder_option("--published", input.archive),
+        code=look.reference_code,
     message:
         "Make the reference of {wildcards.dataset} for the protocol {wildcards.protocol}"
     shell:
-        "python -m diffit.scoring.reference $(dirname {input.features:q}) {output.reference:q} --dataset {wildcards.dataset:q}"
-        " {params.archive} --log {log:q}"
+        "python -m diffit.scoring.reference $(dirname {input.features:q}) {output.reference:q}"
+        " --dataset {wildcards.dataset:q} {params.archive} --log {log:q}"
 
 
 rule score:
     input:
-        samples="results/samples/{run}/{kimg}/{sampler}/features/{protocol}/manifest.json",
-        reference=run_reference,
-        images="results/samples/{run}/{kimg}/{sampler}/manifest.json",
+        samples=paths.SAMPLE_FEATURES,
+        reference=look.run_reference,
+        images=paths.SAMPLES,
     output:
-        "results/scores/{run}/{kimg}/{sampler}/{protocol}.json",
+        paths.SCORE,
     log:
-        "logs/score/{run}/{kimg}/{sampler}/{protocol}.log",
+        paths.LOGS["score"],
     conda:
         "../envs/diffit.yaml"
     params:
-        options=score_options,
-        code=code("score"),
+        options=look.score_options,
+        code=look.score_code,
     message:
         "Score {wildcards.run} at {wildcards.kimg} kimg with {wildcards.sampler} by the protocol {wildcards.protocol}"
     shell:

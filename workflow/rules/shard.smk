@@ -1,36 +1,36 @@
 rule shard:
     input:
-        "results/archives/{dataset}/archive.json",
+        paths.ARCHIVE,
     output:
-        tar="results/data/{dataset}/{shard}-of-{shards}.tar",
-        facts="results/data/{dataset}/{shard}-of-{shards}.json",
-        index="results/data/{dataset}/{shard}-of-{shards}.index.npz",
+        tar=paths.DATA_SHARD,
+        facts=paths.DATA_SIDECAR,
+        index=paths.DATA_INDEX,
     log:
-        "logs/shard/{dataset}/{shard}-of-{shards}.log",
+        paths.LOGS["shard"],
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=dataset_spec,
-        code=code("shard"),
+        spec=look.dataset_spec,
+        code=partial(look.source_code, "shard"),
     message:
-        "Shard {wildcards.dataset}, shard {wildcards.shard} of {wildcards.shards}"
+        "Cut {wildcards.dataset} into shards, {wildcards.shard} of {wildcards.shards}"
     shell:
         "python -m diffit.shard {params.spec:q} $(dirname {input:q}) {output.tar:q} --log {log:q}"
 
 
 rule gather_data:
     input:
-        data_shards,
+        look.data_shards,
     output:
-        "results/data/{dataset}/manifest.json",
+        paths.DATA,
     log:
-        "logs/shard/{dataset}.log",
+        paths.LOGS["gather_data"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        shards=lambda wildcards: dataset(wildcards.dataset)["shards"],
+        shards=lambda wildcards, input: len(input),
     message:
         "Gather the shards of {wildcards.dataset} into one manifest"
     shell:
-        "python -m diffit.store.tars $(dirname {output:q}) --shards {params.shards} --log {log:q}"
+        "python -m diffit.store.manifest $(dirname {output:q}) --shards {params.shards} --log {log:q}"

@@ -1,20 +1,20 @@
-# The paper's tables and those of its figures that are numbers: every row of ours asks for its score. toy_tables/ are the
-# same tables of toys.
+# The paper's tables, and its figures that are plots. A row of ours asks for its score. toy_tables/ has the same tables of
+# toys.
 rule table:
     input:
-        table_scores,
+        paper.table_scores,
     output:
-        csv=report("results/{toy}tables/{table}.csv", category="{toy}tables", caption="../report/table.rst"),
-        markdown="results/{toy}tables/{table}.md",
-        latex="results/{toy}tables/{table}.tex",
+        csv=report(paths.TABLE, category="{toy}tables", caption="../report/table.rst"),
+        markdown=paths.TABLE_MARKDOWN,
+        latex=paths.TABLE_LATEX,
     log:
-        "logs/{toy}tables/{table}.log",
+        paths.LOGS["table"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=table_spec,
-        code=code("table"),
+        spec=paper.table_spec,
+        code=code("paper.table"),
     message:
         "Lay out {wildcards.toy}{wildcards.table}"
     shell:
@@ -23,17 +23,17 @@ rule table:
 
 rule plot:
     input:
-        table_scores,
+        paper.table_scores,
     output:
-        report("results/{toy}tables/{table}.png", category="{toy}tables", caption="../report/table.rst"),
+        report(paths.TABLE_PLOT, category="{toy}tables", caption="../report/table.rst"),
     log:
-        "logs/{toy}tables/{table}_plot.log",
+        paths.LOGS["plot"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=table_spec,
-        code=code("plot"),
+        spec=paper.table_spec,
+        code=code("paper.plot"),
     message:
         "Draw {wildcards.toy}{wildcards.table}"
     shell:
@@ -42,36 +42,36 @@ rule plot:
 
 rule summary:
     input:
-        lambda wildcards: [f"results/{wildcards.toy}tables/{table}.csv" for table in TABLES],
+        paper.summary_tables,
     output:
-        report("results/{toy}summary.md", category="{toy}tables"),
+        report(paths.SUMMARY, category="{toy}tables"),
     log:
-        "logs/{toy}summary.log",
+        paths.LOGS["summary"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        code=code("summary"),
+        code=code("paper.summary"),
     message:
-        "Say what is reproduced"
+        "Summarize what is reproduced"
     shell:
         "python -m diffit.paper.summary {output:q} {input:q} --log {log:q}"
 
 
-# What all of them cost. As with the cost of a run, its numbers make nothing again.
+# What all tables cost. As with the cost of a run, new numbers make nothing again.
 rule gpu_hours:
     input:
-        lambda wildcards: [f"results/scores/{place}.json" for place in table_sets(wildcards.toy)],
+        paper.all_scores,
     output:
-        csv=report("results/{toy}gpu_hours.csv", category="{toy}tables", caption="../report/gpu_hours.rst"),
-        markdown="results/{toy}gpu_hours.md",
+        csv=report(paths.GPU_HOURS, category="{toy}tables", caption="../report/gpu_hours.rst"),
+        markdown=paths.GPU_HOURS_MARKDOWN,
     log:
-        "logs/{toy}gpu_hours.log",
+        paths.LOGS["gpu_hours"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        jobs=table_jobs,
+        jobs=paper.table_jobs,
     message:
         "Ask the cluster's accounting what the tables cost"
     shell:
@@ -80,17 +80,17 @@ rule gpu_hours:
 
 rule tables:
     input:
-        table_results("tables"),
-        figure_results("figures"),
-        lambda _: table_curves(""),
-        "results/summary.md",
-        "results/gpu_hours.csv",
+        paper.table_results("tables"),
+        paper.figure_results("figures"),
+        lambda _: paper.table_curves(""),
+        paths.SUMMARY.format(toy=""),
+        paths.GPU_HOURS.format(toy=""),
 
 
 rule toy_tables:
     input:
-        table_results("toy_tables"),
-        figure_results("toy_figures"),
-        lambda _: table_curves(PREFIX),
-        "results/toy_summary.md",
-        "results/toy_gpu_hours.csv",
+        paper.table_results("toy_tables"),
+        paper.figure_results("toy_figures"),
+        lambda _: paper.table_curves(PREFIX),
+        paths.SUMMARY.format(toy=PREFIX),
+        paths.GPU_HOURS.format(toy=PREFIX),

@@ -1,19 +1,19 @@
 rule tabulate:
     input:
-        scores=result_scores,
-        samples=result_samples,
-        curve=result_curve,
-        cost=ancient("results/{run}_cost.csv"),
+        scores=look.result_scores,
+        samples=look.result_samples,
+        curve=look.result_curve,
+        cost=ancient(paths.COST),
     output:
-        csv=report("results/{run}_fid.csv", category="{run}", caption="../report/fid.rst"),
-        markdown="results/{run}_fid.md",
-        grid=report("results/{run}_grid.png", category="{run}", caption="../report/grid.rst"),
+        csv=report(paths.RESULT, category="{run}", caption="../report/fid.rst"),
+        markdown=paths.RESULT_MARKDOWN,
+        grid=report(paths.GRID, category="{run}", caption="../report/grid.rst"),
     log:
-        "logs/tabulate/{run}.log",
+        paths.LOGS["tabulate"],
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=result_spec,
+        spec=look.result_spec,
         code=code("tabulate"),
     message:
         "Tabulate the scores of {wildcards.run} and draw its samples"
@@ -24,17 +24,18 @@ rule tabulate:
 
 rule curve:
     input:
-        trained_weights,
+        look.trained_weights,
     output:
-        report("results/{run}_curve.png", category="{run}", caption="../report/curve.rst"),
+        report(paths.CURVE, category="{run}", caption="../report/curve.rst"),
     log:
-        "logs/curve/{run}.log",
+        paths.LOGS["curve"],
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        code=code("curve"),
+        training_log=lambda wildcards: paths.RUN_LOG.format(run=wildcards.run),
+        code=code("paper.training_curve"),
     message:
         "Draw the training curve of {wildcards.run}"
     shell:
-        "python -m diffit.paper.training_curve results/runs/{wildcards.run}/state/log.jsonl {output:q} --log {log:q}"
+        "python -m diffit.paper.training_curve {params.training_log:q} {output:q} --log {log:q}"

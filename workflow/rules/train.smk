@@ -10,12 +10,12 @@ localrules:
 
 rule train:
     input:
-        ancient(run_data),
+        ancient(look.run_data),
     output:
-        "results/runs/{run}/{kimg}/ema.safetensors",
-        "results/runs/{run}/{kimg}/config.json",
+        paths.MILESTONE,
+        paths.MILESTONE_RECORD,
     log:
-        "logs/train/{run}/{kimg}.log",
+        paths.LOGS["train"],
     wildcard_constraints:
         kimg=r"\d+",
     retries: 0
@@ -34,13 +34,14 @@ rule train:
         sbatch="",
         setup="",
         options="",
-        milestones=run_milestones,
+        milestones=look.run_kimgs,
     params:
-        spec=run_spec,
+        spec=look.run_spec,
+        folder=lambda wildcards: paths.RUN.format(run=wildcards.run),
     message:
         "Train {wildcards.run} up to {wildcards.kimg} thousand images"
     shell:
-        "python -m diffit.train {params.spec:q} $(dirname {input:q}) results/runs/{wildcards.run}"
+        "python -m diffit.train {params.spec:q} $(dirname {input:q}) {params.folder:q}"
         " --milestone {wildcards.kimg} --publish {resources.milestones}"
         " --launcher={resources.launcher} --partition={resources.partition:q} --account={resources.account:q}"
         " --nodes={resources.nodes} --gpus={resources.gpus} --cpus={resources.cpus} --memory={resources.memory:q}"

@@ -1,18 +1,18 @@
-# A VAE is published, and taken over where Snakemake runs, or trained here on a data set that has none.
+# A VAE is published, and taken over where Snakemake runs, or trained here.
 rule vae:
     output:
-        weights="results/vaes/{vae}/vae.safetensors",
-        facts="results/vaes/{vae}/vae.json",
+        weights=paths.VAE_WEIGHTS,
+        facts=paths.VAE,
     log:
-        "logs/vae/{vae}.log",
+        paths.LOGS["vae"],
     wildcard_constraints:
-        vae=vaes_of_kind("published"),
+        vae=look.vaes_of_kind("published"),
     localrule: True
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=vae_spec,
-        code=code("vae"),
+        spec=look.vae_spec,
+        code=code("weights.vae"),
     message:
         "Take over the published VAE {wildcards.vae}"
     shell:
@@ -21,20 +21,21 @@ rule vae:
 
 rule train_vae:
     input:
-        vae_data,
+        look.vae_data,
     output:
-        weights="results/vaes/{vae}/vae.safetensors",
-        facts="results/vaes/{vae}/vae.json",
+        weights=paths.VAE_WEIGHTS,
+        facts=paths.VAE,
     log:
-        "logs/vae/{vae}.log",
+        paths.LOGS["vae"],
     wildcard_constraints:
-        vae=vaes_of_kind("trained"),
+        vae=look.vaes_of_kind("trained"),
     conda:
         "../envs/diffit.yaml"
     params:
-        spec=vae_spec,
-        code=code("train_vae"),
+        spec=look.vae_spec,
+        code=code("training.train_vae"),
     message:
         "Train the VAE {wildcards.vae}"
     shell:
-        "python -m diffit.training.train_vae {params.spec:q} $(dirname {input:q}) $(dirname {output.facts:q}) --log {log:q}"
+        "python -m diffit.training.train_vae {params.spec:q} $(dirname {input:q}) $(dirname {output.facts:q})"
+        " --log {log:q}"

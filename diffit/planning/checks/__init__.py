@@ -1,1 +1,1 @@
-"""The single checks of preflight."""
+"""The checks of preflight."""

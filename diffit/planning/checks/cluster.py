@@ -4,7 +4,7 @@ import math
 import shutil
 from collections.abc import Sequence
 
-from diffit.planning.checks.result import Finding, ok, warning, wrong
+from diffit.planning.checks.result import CheckResult, ok, warning, wrong
 from diffit.planning.checks.slurm_site import Request, Site, minutes
 from diffit.slurm.commands import SlurmError, ask
 
@@ -12,7 +12,7 @@ COMMANDS = ("sbatch", "srun", "squeue", "sacct", "scancel", "scontrol", "sinfo",
 PROFILE = "profiles/slurm/config.yaml"
 
 
-def check_commands() -> list[Finding]:
+def check_commands() -> list[CheckResult]:
     """Whether this machine can talk to SLURM at all."""
     if missing := [name for name in COMMANDS if not shutil.which(name)]:
         way_out = "log in to a machine of the cluster that submits jobs, or load its SLURM module"
@@ -20,7 +20,7 @@ def check_commands() -> list[Finding]:
     return [ok(f"SLURM's commands are here, {ask('sbatch', '--version').strip()}")]
 
 
-def check_accounting(site: Site) -> list[Finding]:
+def check_accounting(site: Site) -> list[CheckResult]:
     """Whether the accounting answers, and counts GPUs."""
     if site.associations is None:
         way_out = "ask the administrators; accounts cannot be checked, and what results cost stays a gap"
@@ -31,7 +31,7 @@ def check_accounting(site: Site) -> list[Finding]:
     return [ok("the accounting answers and counts GPUs")]
 
 
-def check_requeue(site: Site) -> list[Finding]:
+def check_requeue(site: Site) -> list[CheckResult]:
     """Whether a job that asks for nothing is requeued when its node fails."""
     if site.settings.get("JobRequeue") == "0":
         way_out = f"keep slurm-requeue: true in {PROFILE}"
@@ -39,7 +39,7 @@ def check_requeue(site: Site) -> list[Finding]:
     return [ok("jobs may be requeued (JobRequeue=1)")]
 
 
-def check_partition(site: Site, request: Request) -> list[Finding]:
+def check_partition(site: Site, request: Request) -> list[CheckResult]:
     """Whether the partition is there and up, and lets the account in."""
     partition = site.partition(request.partition)
     if partition is None and not request.partition:
@@ -66,7 +66,7 @@ def _names(text: str) -> set[str]:
     return {name.lower() for name in text.split(",") if name}
 
 
-def check_account(site: Site, request: Request) -> list[Finding]:
+def check_account(site: Site, request: Request) -> list[CheckResult]:
     """Whether the user may charge the account in that partition."""
     partition = site.partition(request.partition)
     if site.associations is None or partition is None:
@@ -86,7 +86,7 @@ def check_account(site: Site, request: Request) -> list[Finding]:
     return [ok(f"the account {request.account} is yours")]
 
 
-def check_gpus(site: Site, request: Request) -> list[Finding]:
+def check_gpus(site: Site, request: Request) -> list[CheckResult]:
     """Whether so many nodes of the partition are up, each with the GPUs asked for."""
     partition = site.partition(request.partition)
     if partition is None:
@@ -114,7 +114,7 @@ def _gpus(gpus: dict[str, int]) -> str:
     return " and ".join(counts) or "no GPU"
 
 
-def check_time(site: Site, request: Request, hours: float, rules: Sequence[str]) -> list[Finding]:
+def check_time(site: Site, request: Request, hours: float, rules: Sequence[str]) -> list[CheckResult]:
     """Whether the partition grants the time asked for, and whether that will do.
 
     Args:
@@ -148,7 +148,7 @@ def _duration(mins: float) -> str:
     return f"{mins / 60:.3g} h" if mins < 48 * 60 else f"{mins / 60 / 24:.3g} days"
 
 
-def check_preemption(site: Site, request: Request) -> list[Finding]:
+def check_preemption(site: Site, request: Request) -> list[CheckResult]:
     """What happens to jobs when others want their nodes."""
     partition = site.partition(request.partition)
     if partition is None:
@@ -177,7 +177,7 @@ def check_preemption(site: Site, request: Request) -> list[Finding]:
     return [warning(f"preempted jobs of partition {name} are suspended", way_out)]
 
 
-def check_submission(request: Request) -> list[Finding]:
+def check_submission(request: Request) -> list[CheckResult]:
     """SLURM's own word on the whole request; nothing is submitted."""
     asked = " ".join(request.options())
     try:

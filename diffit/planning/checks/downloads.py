@@ -9,14 +9,14 @@ from urllib.request import Request, urlopen
 
 from diffit.data.origins import Address, Hub, Included
 from diffit.data.sources import SOURCES
-from diffit.planning.checks.result import Finding, ok, wrong
+from diffit.planning.checks.result import CheckResult, ok, wrong
 from diffit.planning.dry_run import Job
 from diffit.scoring.inception_weights import WHEEL
 
 PATIENCE_SECONDS = 20
 
 
-def check(jobs: Iterable[Job], config: dict) -> list[Finding]:
+def check(jobs: Iterable[Job], config: dict) -> list[CheckResult]:
     """One finding for each data set, network and VAE that the jobs would fetch."""
     found = []
     for job in jobs:
@@ -35,7 +35,7 @@ def check(jobs: Iterable[Job], config: dict) -> list[Finding]:
     return found or [ok("nothing is left to fetch")]
 
 
-def _dataset(name: str, datasets: dict) -> list[Finding]:
+def _dataset(name: str, datasets: dict) -> list[CheckResult]:
     described, key, what = datasets[name], f"datasets.{name}.path", f"data set {name}"
     if described["path"]:
         return _local(what, key, described["path"])
@@ -49,19 +49,19 @@ def _dataset(name: str, datasets: dict) -> list[Finding]:
     return [wrong(f"{what} names no folder", f"set {key} in config.yaml")]
 
 
-def _local(what: str, key: str, path: str) -> list[Finding]:
+def _local(what: str, key: str, path: str) -> list[CheckResult]:
     if Path(path).expanduser().exists():
         return [ok(f"{what} is at {path}")]
     return [wrong(f"{what} is not at {path}", f"put it there, or correct {key} in config.yaml")]
 
 
-def _published(what: str, key: str, described: dict, repository: str) -> list[Finding]:
+def _published(what: str, key: str, described: dict, repository: str) -> list[CheckResult]:
     if described["path"]:
         return _local(what, key, described["path"])
     return _hub(what, key, repository, described["revision"], "model")
 
 
-def _hub(what: str, key: str, repository: str, revision: str | None, kind: str) -> list[Finding]:
+def _hub(what: str, key: str, repository: str, revision: str | None, kind: str) -> list[CheckResult]:
     from huggingface_hub import HfApi, get_token  # here, since few need it
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -78,7 +78,7 @@ def _hub(what: str, key: str, repository: str, revision: str | None, kind: str) 
     return [ok(f"{what} can be fetched from {repository}")]
 
 
-def _address(what: str, key: str, address: str) -> list[Finding]:
+def _address(what: str, key: str, address: str) -> list[CheckResult]:
     try:
         with urlopen(Request(address, method="HEAD"), timeout=PATIENCE_SECONDS):
             return [ok(f"{what} can be fetched")]
@@ -86,7 +86,7 @@ def _address(what: str, key: str, address: str) -> list[Finding]:
         return [_out_of_reach(what, key, "its address", error)]
 
 
-def _inception(described: dict) -> list[Finding]:
+def _inception(described: dict) -> list[CheckResult]:
     what, key = "FID's Inception", "inception.path"
     if described["path"]:
         return _local(what, key, described["path"])
@@ -102,7 +102,7 @@ def _inception(described: dict) -> list[Finding]:
     return [_out_of_reach(what, key, "the package index", reason)]
 
 
-def _out_of_reach(what: str, key: str, where: str, reason: object) -> Finding:
+def _out_of_reach(what: str, key: str, where: str, reason: object) -> CheckResult:
     first = (str(reason).strip().splitlines() or [type(reason).__name__])[0]
     way_out = f"fetch it where the internet is, as on a login node, or name a local copy under {key} in config.yaml"
     return wrong(f"{what} cannot be had from {where} here: {first}", way_out)

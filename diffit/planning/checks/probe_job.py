@@ -15,9 +15,9 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from diffit.cli import Parser, run
+from diffit.cli import Parser, run_command
 from diffit.planning.checks.cluster import PROFILE
-from diffit.planning.checks.result import Finding, ok, warning, wrong
+from diffit.planning.checks.result import CheckResult, ok, warning, wrong
 from diffit.planning.checks.slurm_site import Request
 from diffit.slurm.commands import SlurmError, ask
 from diffit.store import files
@@ -31,7 +31,7 @@ LARGE = ("--mem", "--cpus", "--ntasks")
 UNFINISHED = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED")
 
 
-def check(request: Request, results: Path, patience: float) -> list[Finding]:
+def check(request: Request, results: Path, patience: float) -> list[CheckResult]:
     """Send a job to the partition of a request, with one GPU where it asks for any, and look at what it left.
 
     Args:
@@ -87,7 +87,7 @@ def _seen(path: Path) -> bool:
     return path.exists()
 
 
-def _judge(request: Request, folder: Path, nonce: str, state: str, patience: float) -> list[Finding]:
+def _judge(request: Request, folder: Path, nonce: str, state: str, patience: float) -> list[CheckResult]:
     if not _seen(folder / "answer.json"):
         if state in ("PENDING", "CONFIGURING"):
             return [
@@ -160,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,12 +1,12 @@
-"""What a check found: one sentence, and the way out where something is not as it should be."""
+"""The result of one check: a sentence and, if something is not right, what to do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Finding:
-    """``level`` is ok, warning or wrong."""
+class CheckResult:
+    """One result; ``level`` is ``ok``, ``warning`` or ``wrong``."""
 
     level: str
     what: str
@@ -17,19 +17,19 @@ class Finding:
         return f"{self.level:7}  {self.what}{way_out}"
 
 
-def ok(what: str) -> Finding:
-    return Finding("ok", what)
+def ok(what: str) -> CheckResult:
+    return CheckResult("ok", what)
 
 
-def warning(what: str, way_out: str) -> Finding:
-    return Finding("warning", what, way_out)
+def warning(what: str, way_out: str) -> CheckResult:
+    return CheckResult("warning", what, way_out)
 
 
-def wrong(what: str, way_out: str) -> Finding:
-    return Finding("wrong", what, way_out)
+def wrong(what: str, way_out: str) -> CheckResult:
+    return CheckResult("wrong", what, way_out)
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    """How many of each level there are."""
-    counts = {level: sum(finding.level == level for finding in findings) for level in ("ok", "warning", "wrong")}
+def summary(results: Sequence[CheckResult]) -> str:
+    """The number of results of each level."""
+    counts = {level: sum(result.level == level for result in results) for level in ("ok", "warning", "wrong")}
     return f"{counts['ok']} ok, {counts['warning']} to know of, {counts['wrong']} wrong"
