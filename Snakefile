@@ -1,6 +1,7 @@
 # From raw data to the paper's tables:
 #   download → archives   shard → data   encode → latents   train → runs   sample → samples   measure → features
-#   score → scores   tabulate → results; latent runs alone have latents, by a VAE that stands in vaes
+#   score → scores   tabulate → results
+# Only latent runs have latents, encoded by a VAE in vaes.
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -12,7 +13,7 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
-# What a killed Snakemake left in the queue would write beside the jobs of this one; the folder's lock says it is dead.
+# Jobs that a killed Snakemake left in the queue would write the same files as the jobs of this one.
 onstart:
     cancel_orphaned_jobs()
     refuse_endless_arrays()

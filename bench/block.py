@@ -1,12 +1,13 @@
-"""A block of the latent network at 1,024 tokens (512×512), and its attention's memory, against explicit attention.
+"""Time of a block of the latent network with 1,024 tokens (512×512), and memory of its attention.
 
     python -m bench.block
 
-The block's forward pass without gradients on one image with guidance, a batch of two. The other way gathers the
-position bias in each pass and holds all attention weights; ours has built the bias once, as in sampling.
+The benchmark runs the forward pass of the block without gradients for one guided image (a batch of two). The reference
+computes explicit attention weights and gathers the position bias in each pass. Ours uses fused attention and builds the
+bias once, as in sampling.
 
-Memory is what attention alone takes at its peak, queries, keys and values given: of the process (VmHWM, each way in one
-of its own) or of the GPU. To ours counts the bias that it keeps, not what building it takes once (twice the bias).
+Memory is the peak of attention only, for given queries, keys and values: of a separate process (VmHWM) or of the GPU.
+Ours includes the cached bias, but not the temporary memory for building it (twice the bias).
 """
 
 import multiprocessing
@@ -15,19 +16,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from bench.network import DEVICE, HEADS, WIDTH, attention, gathered, reference
+from bench.network import DEVICE, HEADS, WIDTH, attention, gathered_bias, reference
 from bench.timing import compare, note
 from diffit.nets.layers import TMSA, DiffiTTransformer, cached_position_bias
 
 BATCH, GRID = 2, 32
 TOKENS = GRID**2
 CALLS = 10 if DEVICE.type == "cuda" else 1
-SHARE = 3  # the peak of ours is to be at most this part of the other's
+TARGET = 3  # of the ratio of the peaks
 
 
 @torch.no_grad()
 def forward() -> None:
-    """Time the block."""
+    """Compare the time of the block."""
     torch.manual_seed(0)
     block = DiffiTTransformer(WIDTH, WIDTH, HEADS, (GRID, GRID), 4).to(DEVICE)
     torch.nn.init.normal_(block.attn.relative_position_bias_table)
@@ -46,25 +47,27 @@ def forward() -> None:
 
 @torch.no_grad()
 def peak(ours: bool) -> float:
-    """MiB that attention takes at its peak; to be called in a process of its own."""
+    """Peak memory of attention in MiB; must be called in a new process."""
     torch.set_num_threads(1)
     attn = TMSA(WIDTH, WIDTH, HEADS, (GRID, GRID)).to(DEVICE)
     q, k, v = torch.randn(3, BATCH, HEADS, TOKENS, WIDTH // HEADS, device=DEVICE)
     few = q[:, :, :64].clone()
-    attention(few, few, few, torch.zeros(HEADS, 64, 64, device=DEVICE))  # what the libraries allocate once
-    before = _memory("VmRSS")
+    attention(
+        few, few, few, torch.zeros(HEADS, 64, 64, device=DEVICE)
+    )  # first call: one-time allocations of the libraries
+    before = _memory_mib("VmRSS")
     if ours:
         with cached_position_bias(attn):
-            _forget_peak()
+            _reset_peak()
             F.scaled_dot_product_attention(q, k, v, attn_mask=attn.position_bias()[None])
-            return _memory("VmHWM") - before
-    _forget_peak()
-    attention(q, k, v, gathered(attn))
-    return _memory("VmHWM") - before
+            return _memory_mib("VmHWM") - before
+    _reset_peak()
+    attention(q, k, v, gathered_bias(attn))
+    return _memory_mib("VmHWM") - before
 
 
-def _memory(kind: str) -> float:
-    """MiB in use now (VmRSS) or at most since the last :func:`_forget_peak` (VmHWM)."""
+def _memory_mib(kind: str) -> float:
+    """Memory in use in MiB: now (VmRSS) or the peak since the last :func:`_reset_peak` (VmHWM)."""
     if DEVICE.type == "cuda":
         used = torch.cuda.max_memory_allocated() if kind == "VmHWM" else torch.cuda.memory_allocated()
         return used / 2**20
@@ -72,7 +75,7 @@ def _memory(kind: str) -> float:
     return int(status[kind].split()[0]) / 2**10
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -80,11 +83,11 @@ def _forget_peak() -> None:
 
 
 def memory() -> None:
-    """Print the peaks."""
+    """Compare the peak memory."""
     fresh = multiprocessing.get_context("spawn")
     with fresh.Pool(1, maxtasksperchild=1) as pool:
         ours, other = (pool.apply(peak, (way,)) for way in (True, False))
-    goal = f"target {SHARE} {'reached' if other >= SHARE * ours else 'MISSED'}"
+    goal = f"target {TARGET} {'reached' if other >= TARGET * ours else 'MISSED'}"
     name = f"attention's peak memory, batch of {BATCH}"
     print(f"{name:<44} ours {ours:7.0f} MiB   other {other:7.0f} MiB   ratio {other / ours:6.2f} {'':<16} {goal}")
 

@@ -14,7 +14,8 @@ import torch
 
 from bench.frechet import WIDTH, features
 from bench.timing import compare, note
-from diffit.scoring.precision_recall import NEIGHBOR, precision_recall
+from diffit.scoring.metrics import NEIGHBOR
+from diffit.scoring.precision_recall import precision_recall
 
 REAL, GENERATED = 10_000, 50_000
 BATCH = 10_000  # ADM's
@@ -70,11 +71,11 @@ def peak_gib() -> float:
 def main() -> None:
     reference, samples = some(REAL, 0), some(GENERATED, 100)
     before = peak_gib()
-    values = {"ours": precision_recall(samples, reference)}
+    values = {"ours": precision_recall(samples, reference, NEIGHBOR)}
     beyond = peak_gib() - before
 
     def ours() -> None:
-        precision_recall(samples, reference)
+        precision_recall(samples, reference, NEIGHBOR)
 
     def other() -> None:
         values["other"] = by_numpy(samples, reference)

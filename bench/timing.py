@@ -1,4 +1,4 @@
-"""One row of a benchmark: ours against another way in one run, medians, and their ratio."""
+"""Rows of a benchmark: median times of our implementation and of another one, and their ratio."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from statistics import median
 
 import torch
 
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # operations a second: bfloat16, dense, as NVIDIA states them
+PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # FLOP/s of dense bfloat16 products, from NVIDIA's data sheets
 
 
 def compare(
@@ -17,31 +17,40 @@ def compare(
     target: float | None = None,
     images: int | None = None,
     prepare: Callable[[], object] | None = None,
-    operations: float | None = None,
+    flops: float | None = None,
 ) -> float:
-    """Time both in turns, ``repeat`` times after one warm-up of ours; print a row and return other / ours.
+    """Time both alternately after one warm-up of ours; print a row and return the ratio other / ours of the medians.
 
-    The row has seconds, or images a second where a call handles ``images`` of them, the ratio of the medians with the
-    smallest and largest that one turn gave, and whether ``target`` was reached. ``prepare`` is called before each call
-    and not timed. On a GPU of :data:`PEAKS` a second row has our MFU: what share of the peak the floating-point
-    ``operations`` of a call of ours are in its time.
+    The row contains times in seconds or images per second, the ratio with its smallest and largest value over the
+    repetitions, and whether the target was reached. On a GPU in :data:`PEAKS`, a second row contains the model FLOPs
+    utilization (MFU) of ours: flops / time / peak.
+
+    Args:
+        name: the title of the row.
+        ours: one call of our implementation.
+        other: one call of the other implementation.
+        repeat: number of repetitions.
+        target: the ratio to reach.
+        images: images per call; if given, the row contains images per second.
+        prepare: called before each call and not timed.
+        flops: FLOPs of one call of ours.
     """
-    ways = (ours, other)
+    functions = (ours, other)
     _seconds(ours, prepare)
-    times = [tuple(_seconds(way, prepare) for way in ways) for _ in range(repeat)]
-    us, them = (median(column) for column in zip(*times, strict=True))
-    ratios = [them / us for us, them in times]
+    times = [tuple(_seconds(function, prepare) for function in functions) for _ in range(repeat)]
+    our_time, other_time = (median(column) for column in zip(*times, strict=True))
+    ratios = [other_seconds / our_seconds for our_seconds, other_seconds in times]
     spread = f"({_ratio(min(ratios))} to {_ratio(max(ratios))})" if repeat > 1 else ""
-    goal = f"target {target:g} {'reached' if them / us >= target else 'MISSED'}" if target else ""
-    row = f"{name:<44} ours {_shown(us, images)}   other {_shown(them, images)}   ratio {_ratio(them / us):>6}"
+    goal = f"target {target:g} {'reached' if other_time / our_time >= target else 'MISSED'}" if target else ""
+    row = f"{name:<44} ours {_shown(our_time, images)}   other {_shown(other_time, images)}   ratio {_ratio(other_time / our_time):>6}"
     print(f"{row} {spread:<16} {goal}".rstrip(), flush=True)
-    if operations and (peak := _peak()):
-        note(f"ours: MFU {operations / us / peak:.1%} of {peak / 1e12:g} TFLOP/s on {torch.cuda.get_device_name()}")
-    return them / us
+    if flops and (peak := _peak_flops()):
+        note(f"ours: MFU {flops / our_time / peak:.1%} of {peak / 1e12:g} TFLOP/s on {torch.cuda.get_device_name()}")
+    return other_time / our_time
 
 
 def note(text: str) -> None:
-    """Print a line that belongs to the row above it."""
+    """Print a note below a row."""
     print(f"{'':<44} {text}", flush=True)
 
 
@@ -56,19 +65,19 @@ def _shown(seconds: float, images: int | None) -> str:
 def _seconds(function: Callable[[], object], prepare: Callable[[], object] | None) -> float:
     if prepare:
         prepare()
-    _finish()
+    _synchronize()
     start = time.perf_counter()
     function()
-    _finish()
+    _synchronize()
     return time.perf_counter() - start
 
 
-def _finish() -> None:
-    """Wait for what a GPU was given to do."""
+def _synchronize() -> None:
+    """Wait until the GPU has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def _peak() -> float | None:
+def _peak_flops() -> float | None:
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return next((peak for gpu, peak in PEAKS.items() if gpu in name), None)

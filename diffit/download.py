@@ -1,10 +1,10 @@
-"""download: fetch or link what a data set starts from, verify it, and write down what it was.
+"""download: fetch the archive of a data set, verify it and record its sha256.
 
     python -m diffit.download SPEC_JSON OUT_FOLDER
 
-``OUT_FOLDER/archive.json`` is written last and names the content by its sha256. Pictures of a folder stay
-where they are: the listing of their paths and sizes stands for them. Besides data sets it fetches FID's
-Inception network.
+``OUT_FOLDER/archive.json`` is written last and contains the sha256 of the content. Images in the user's own folder are
+not copied; the archive is then a listing of their paths and sizes. The stage also fetches FID's Inception network
+(source ``inception``).
 """
 
 from pathlib import Path
@@ -16,7 +16,11 @@ from diffit.store import files
 
 
 def download(spec: dict, out: Path) -> dict:
-    """Fetch the source that ``spec`` describes into the folder ``out``; returns what ``archive.json`` then says."""
+    """Fetch the archive of a data set into the folder ``out`` and return the content of its ``archive.json``.
+
+    ``spec`` is an entry of ``datasets`` in the config, or ``{"source": "inception", …}``. Raises :class:`UserError` for
+    an unknown source and if the archive cannot be fetched or verified.
+    """
     source = spec.get("source")
     fetch = inception_weights.fetch if source == "inception" else SOURCES[source].load().fetch
     out.mkdir(parents=True, exist_ok=True)
@@ -27,8 +31,10 @@ def download(spec: dict, out: Path) -> dict:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="JSON: source, path, and what else the source knows")
-    parser.add_argument("out", type=Path, help="folder for archive.json")
+    parser.add_argument(
+        "spec", type=json_argument, help="the data set as a JSON object: source, path and other keys of the source"
+    )
+    parser.add_argument("out", type=Path, help="the archive's folder")
     arguments = parser.parse_args()
     download(arguments.spec, arguments.out)
 

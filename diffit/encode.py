@@ -1,13 +1,12 @@
-"""encode: one tar of images to one tar of latent moments, with the VAE of latent runs.
+"""encode: encode one shard of images with a VAE, as one shard of latent moments for latent runs.
 
     python -m diffit.encode DATA_FOLDER/K-of-N.tar VAE_FOLDER OUT/K-of-N.tar
 
-A member `{key}.npy` is float16 [2, 2, C, h, w]: of the image and of its mirror image, mean and standard deviation of
-the posterior, unscaled. The label stands beside it as `{key}.cls`. A shard that is there already is kept when it was
-made of the same images by the same VAE, and refused otherwise.
+The member `{key}.npy` is float16 [2, 2, C, h, w]: image and mirror image, each with mean and standard deviation of its
+posterior, unscaled. `{key}.cls` is the label. An existing shard is kept if it was made from the same images with the
+same VAE, and refused otherwise.
 """
 
-import io
 import logging
 from collections.abc import Iterator
 from itertools import islice
@@ -23,30 +22,28 @@ from diffit.numerics import arithmetic
 from diffit.numerics.pixels import to_network_range
 from diffit.store import files, tars
 from diffit.store.fingerprint import commit
-from diffit.store.manifest import read_manifest, read_shard_images, shard_number
+from diffit.store.manifest import read_shard_images, shard_entry, shard_number
+from diffit.store.members import encode_npy
 from diffit.weights import vae
 
 log = logging.getLogger("diffit")
 
-BATCH = 8  # images at a time; with another number the last digits may differ
+BATCH = 8  # images per step; another number may change the last digits
 
 
 def encode(source: Path, vae_folder: Path, out: Path) -> dict:
-    """Write the latents of the image tar ``source`` to ``out`` and return its sidecar.
+    """Write the latents of the image shard ``source`` to ``out`` and return its sidecar.
 
-    Raises :class:`UserError` for latents that are not finite in float16, and where ``out`` holds latents of another
-    VAE, scale, crop, resolution or of other images.
+    Raises :class:`UserError` for latents that are not finite in float16, and if ``out`` exists with latents of other
+    images or of another VAE, scale, crop or resolution.
     """
     if shard_number(source) != shard_number(out):
-        raise UserError(f"the latents of {source} cannot be called {out.name}; name them {out.with_name(source.name)}")
-    manifest = read_manifest(source.parent)
-    shard = next((shard for shard in manifest["shards"] if shard["file"] == source.name), None)
-    if shard is None:
-        raise UserError(f"{source} is not in the manifest beside it; gather the folder again or correct the name")
+        raise UserError(f"{out} is not the name for the latents of {source}; use {out.with_name(source.name)}")
+    manifest, shard = shard_entry(source)
     facts = _facts(manifest, vae.read_facts(vae_folder))
     if out.exists():
         _refuse_others(out, facts)
-        log.info("%s is there already", out)
+        log.info("%s exists already and is kept", out)
         return files.verify(out, files.REMAKE_SHARD)
     encoder = vae.load(vae_folder).to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     samples = progress(read_shard_images(source, shard), total=shard["count"], desc="encode", unit="img")
@@ -58,7 +55,7 @@ def encode(source: Path, vae_folder: Path, out: Path) -> dict:
 
 
 def _facts(manifest: dict, vae_facts: dict) -> dict:
-    """What latents are: of which images, cropped how, at which size, by which VAE at which scale."""
+    """The facts that identify latents: images, crop, resolution, VAE and scale."""
     images = {name: manifest[name] for name in ("dataset", "resolution", "classes", "class_names", "resize")}
     return {**images, "images_sha256": manifest["content_sha256"], "vae": vae_facts}
 
@@ -66,7 +63,7 @@ def _facts(manifest: dict, vae_facts: dict) -> dict:
 def _refuse_others(out: Path, facts: dict) -> None:
     record = files.read_json(files.sidecar(out), files.REMAKE_SHARD)
     if changes := difference({name: record.get(name) for name in facts}, facts):
-        raise UserError(f"{out} holds latents of another kind ({'; '.join(changes)}); {files.REMAKE_SHARD}")
+        raise UserError(f"{out} holds other latents ({'; '.join(changes)}); {files.REMAKE_SHARD}")
 
 
 def _encoded(
@@ -79,26 +76,20 @@ def _encoded(
         for (key, _image, label), moments in zip(chunk, _half(both), strict=True):
             if not np.isfinite(moments).all():
                 raise UserError(
-                    f"the latent of {key} in {source} is not finite in float16; the VAE does not suit these images"
+                    f"the latent of {key} in {source} is not finite in float16; use another VAE for these images"
                 )
-            yield key, {"npy": _npy(moments), "cls": str(label).encode()}
+            yield key, {"npy": encode_npy(moments), "cls": str(label).encode()}
 
 
 def _half(moments: Tensor) -> np.ndarray:
     return moments.half().cpu().numpy()
 
 
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("images", type=Path, help="K-of-N.tar beside its manifest.json")
+    parser.add_argument("images", type=Path, help="K-of-N.tar in a folder with a manifest.json")
     parser.add_argument("vae", type=Path, help="the VAE's folder, results/vaes/{vae}")
-    parser.add_argument("out", type=Path, help="K-of-N.tar in a folder of its own")
+    parser.add_argument("out", type=Path, help="the shard to write, K-of-N.tar")
     arguments = parser.parse_args()
     encode(arguments.images, arguments.vae, arguments.out)
 

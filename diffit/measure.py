@@ -1,15 +1,16 @@
-"""measure: features of images under a protocol, one file of features for one tar of images.
+"""measure: Inception's features of images under a protocol, one file of features per tar of images.
 
     python -m diffit.measure FOLDER/K-of-N.tar FEATURES/K-of-N.npz --network NETWORK_FOLDER
-    python -m diffit.measure PICTURES FEATURES/0-of-1.npz --network NETWORK_FOLDER
+    python -m diffit.measure IMAGES FEATURES/0-of-1.npz --network NETWORK_FOLDER
 
-The second form takes any pictures of one size: a folder, a tar without a manifest, or an npz file as ADM's.
-``python -m diffit.store.tars FEATURES --shards N`` then makes the manifest with which ``diffit.score`` reads the features.
+The second form takes any images of equal size: a folder, a tar without a manifest, or an npz file like ADM's. Then
+``python -m diffit.store.manifest FEATURES --shards N`` writes the manifest that ``diffit.score`` needs.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -19,97 +20,124 @@ import torch
 
 from diffit.cli import Parser, UserError, progress, run_command
 from diffit.data import image_sets
-from diffit.data.image_sets import Sample
+from diffit.data.image_sets import ImageSet, Sample
 from diffit.numerics import arithmetic
 from diffit.scoring.inception import Inception
 from diffit.scoring.metrics import metrics_of
-from diffit.scoring.protocols import PROTOCOLS
+from diffit.scoring.protocols import PROTOCOLS, Protocol
 from diffit.store import files
 
 Result = TypeVar("Result")
 
-# A thread takes this many images at a time: on a CPU so few that activations stay in its cache.
+# Images per thread and step. On a CPU so few that their activations stay in its cache.
 BATCH = {"cpu": 4, "cuda": 32}
 PRECISION = "float32"
 
 
 def measure(source: Path, out: Path, network: Path, protocol: str = "clean", batch: int | None = None) -> dict:
-    """Write the features of the images at ``source`` (see :func:`pictures.read`) to ``out``; returns its sidecar.
+    """Write the features of images to ``out`` and return its sidecar.
 
-    ``out`` holds features float32 [n, d], keys str [n], labels int64 [n], in the order of the images, and what else
-    the metrics of the protocol take: spatial float32 [n, 2023] and logits float32 [n, 1008]. All come from one pass.
-    A metric whose array the network cannot give stands in the sidecar's ``gaps`` with the reason. Raises
-    :class:`UserError` for a damaged input, images of several sizes and values that are not finite.
+    ``out`` holds, in the order of the images, features float32 [n, d], keys str [n], labels int64 [n], and the other
+    arrays that the metrics of the protocol take: spatial float32 [n, 2023] and logits float32 [n, 1008]. The sidecar
+    lists under ``gaps`` the metrics whose array the network cannot give, with the reason.
+
+    Args:
+        source: the images; see :func:`diffit.data.image_sets.read`.
+        out: the npz file, named like the shard of images; ``0-of-1.npz`` for the user's own images.
+        network: the folder with Inception.
+        protocol: name of the protocol.
+        batch: images per step; by default that of ``BATCH``. It changes the rounding of features.
+
+    Raises :class:`UserError` for damaged images, images of different sizes and features that are not finite.
     """
-    if protocol not in PROTOCOLS:
-        raise UserError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    rule = PROTOCOLS[protocol]
-    given = image_sets.read(source)
-    if out.name != given.features:
+    described, images = PROTOCOLS[protocol], image_sets.read(source)
+    if out.name != images.features_name:
         raise UserError(
-            f"the features of {source} cannot be called {out.name}; name them {out.with_name(given.features)}"
+            f"{out} is not the name for the features of {source}; use {out.with_name(images.features_name)}"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    inception = Inception(network / rule.network, device)
-    resize = rule.resize()
-    needs = {metric.name: metric.takes for metric in metrics_of(protocol) if metric.takes != "features"}
-    gaps = {metric: inception.missing[array] for metric, array in needs.items() if array in inception.missing}
-    extras = set(needs.values()) - set(inception.missing)
-    batch = batch or BATCH[device]
+    inception = Inception(network / described.network, device)
+    needed = {metric.name: metric.takes for metric in metrics_of(protocol) if metric.takes != "features"}
+    extras = set(needed.values()) - set(inception.missing)
+    found = _measure_images(images, source, inception, described, extras, batch or BATCH[device])
+    _check(found, source, network, described)
+
+    with files.atomic(out) as temporary, temporary.open("wb") as file:
+        np.savez(file, **found.arrays, keys=np.array(found.keys, str), labels=np.array(found.labels, np.int64))
+    return files.seal(
+        out,
+        count=len(found.keys),
+        protocol=described.name,
+        network_sha256=inception.sha256,
+        resize=described.resize.__name__,
+        precision=PRECISION,
+        gaps={metric: inception.missing[array] for metric, array in needed.items() if array in inception.missing},
+        width=described.width,
+        size=list(found.size),
+        images=images.facts,
+        made_by={"images_sha256": images.sha256, "device": device},
+    )
+
+
+@dataclass
+class _Measured:
+    """Arrays with one row per image, and the images' keys, labels and common size (height, width)."""
+
+    keys: list[str]
+    labels: list[int]
+    size: tuple[int, int]
+    arrays: dict[str, np.ndarray]
+
+
+def _measure_images(
+    images: ImageSet, source: Path, inception: Inception, protocol: Protocol, extras: Collection[str], batch: int
+) -> _Measured:
+    """Measure all images in one pass. Raises :class:`UserError` for no images and for images of different sizes."""
+    resize = protocol.resize()
 
     def arrays_of(chunk: list[Sample]) -> dict[str, np.ndarray]:
         pixels = [resize(image) for _, image, _ in chunk]
-        pixels += pixels[-1:] * (batch - len(chunk))  # other shapes may take other kernels, so that a cut would show
+        # Pad the last batch: kernels for other shapes round differently, so features would depend on the shards.
+        pixels += pixels[-1:] * (batch - len(chunk))
         return {name: rows[: len(chunk)] for name, rows in inception(np.stack(pixels), extras).items()}
 
-    keys, labels, sizes, rows = [], [], set(), []
-    with progress(desc="measure", unit="img", total=given.count) as bar:
-        for chunk, arrays in _in_threads(arrays_of, given.samples, batch):
+    keys, labels, sizes, parts = [], [], set(), []
+    with progress(desc="measure", unit="img", total=images.count) as bar:
+        for chunk, arrays in _in_threads(arrays_of, images.samples, batch):
             keys += [key for key, _, _ in chunk]
             labels += [label for _, _, label in chunk]
             sizes |= {image.shape[:2] for _, image, _ in chunk}
             if len(sizes) > 1:
-                raise UserError(f"{source} holds images of {_sizes(sizes)} pixels; bring them to one size first")
-            rows.append(arrays)
+                raise UserError(f"{source} holds images of {_sizes(sizes)} pixels; resize them to one size first")
+            parts.append(arrays)
             bar.update(len(chunk))
-    if not rows:
-        raise UserError(f"{source} holds no images; cut the set into fewer shards")
-    width = rows[0]["features"].shape[1]
-    if width != rule.width:
-        raise UserError(
-            f"{network / rule.network} gives {width} features, the protocol {rule.name} has {rule.width}; "
-            f"fetch FID's Inception with the download stage"
-        )
-    arrays = {name: np.concatenate([part.pop(name) for part in rows]) for name in sorted({"features"} | extras)}
-    for name, values in arrays.items():
-        if bad := [key for key, row in zip(keys, values, strict=True) if not np.isfinite(row).all()]:
-            raise UserError(f"{source} has an image {bad[0]} whose {name} are not finite; make it anew or remove it")
+    if not parts:
+        raise UserError(f"{source} holds no images; split the set into fewer shards")
+    names = sorted({"features", *extras})
+    arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in names}
+    return _Measured(keys, labels, *sizes, arrays)
 
-    with files.atomic(out) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, keys=np.array(keys, str), labels=np.array(labels, np.int64))
-    return files.seal(
-        out,
-        count=len(keys),
-        protocol=rule.name,
-        network_sha256=inception.sha256,
-        resize=rule.resize.__name__,
-        precision=PRECISION,
-        gaps=gaps,
-        width=rule.width,
-        size=list(*sizes),
-        images=given.facts,
-        made_by={"images_sha256": given.sha256, "device": device},
-    )
+
+def _check(measured: _Measured, source: Path, network: Path, protocol: Protocol) -> None:
+    """Raise :class:`UserError` if the number of features is not the protocol's or values are not finite."""
+    width = measured.arrays["features"].shape[1]
+    if width != protocol.width:
+        raise UserError(
+            f"{network / protocol.network} gives {width} features instead of the {protocol.width} of the protocol "
+            f"{protocol.name}; fetch FID's Inception with the download stage"
+        )
+    for name, values in measured.arrays.items():
+        if bad := [key for key, row in zip(measured.keys, values, strict=True) if not np.isfinite(row).all()]:
+            raise UserError(f"{source} has an image {bad[0]} whose {name} are not finite; replace or remove the image")
 
 
 def _in_threads(
     work: Callable[[list[Sample]], Result], samples: Iterable[Sample], batch: int
 ) -> Iterator[tuple[list[Sample], Result]]:
-    """Yield batches of samples with what ``work`` makes of them, in order, a few batches ahead.
+    """Yield batches of samples with the results of ``work``, in order. A few batches are computed ahead.
 
-    Each thread works on a batch of its own with one core: threads that share every operation of one batch wait for
-    each other, most of all on a machine that does other things as well. It also makes the bits independent of the
-    number of cores.
+    Each thread works on its own batch with one core. If all threads shared each operation of one batch, they would wait
+    for each other, most of all on a busy machine, and the bits would depend on the number of cores.
     """
     samples, threads = iter(samples), torch.get_num_threads()
     try:
@@ -132,15 +160,15 @@ def _sizes(sizes: set[tuple[int, int]]) -> str:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("images", type=Path, help="K-of-N.tar beside its manifest.json, or a folder, tar or npz")
     parser.add_argument(
-        "out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for pictures of your own)"
+        "images", type=Path, help="K-of-N.tar with a manifest.json in its folder, or a folder, tar or npz"
     )
+    parser.add_argument("out", type=Path, help="K-of-N.npz in a folder of its own (0-of-1.npz for your own images)")
     parser.add_argument("--network", type=Path, required=True, help="the folder with inception.pt and its sidecar")
     sources = "; ".join(f"{name}: {protocol.source}" for name, protocol in PROTOCOLS.items())
-    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help=f"clean by default. {sources}")
+    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help=f"default: clean. {sources}")
     parser.add_argument(
-        "--batch", type=int, help=f"images at a time; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU"
+        "--batch", type=int, help=f"images per step; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU by default"
     )
     arguments = parser.parse_args()
     measure(arguments.images, arguments.out, arguments.network, arguments.protocol, arguments.batch)

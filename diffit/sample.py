@@ -1,14 +1,15 @@
 """Generate one shard of a set of images from a milestone of a run.
 
-Image i is settled by its seed: the class and the noise come from the seed's own generator, and the network sees images
-in fixed blocks of consecutive seeds, the same whatever the number of shards. So shards can be cut and distributed in
-any way without changing a bit on one device. A latent run's images are decoded in the same job.
+Each image depends on its seed: the seed's generator draws the class and the noise. The network processes fixed blocks
+of consecutive seeds, so on one device the images are bitwise independent of the number of shards. The job also decodes
+the latents of a latent run.
 """
 
 import logging
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -29,13 +30,17 @@ from diffit.store.manifest import shard_number
 from diffit.store.members import encode_npy
 from diffit.weights import milestone, vae
 
+if TYPE_CHECKING:
+    from diffit.process.ddpm import DDPM
+    from diffit.process.edm import EDM
+
 log = logging.getLogger("diffit")
 
-DECODED = 8  # images that a VAE decodes at a time: at 512×512 each takes about a gigabyte
+DECODED = 8  # images per pass of a VAE's decoder: at 512×512 each needs about a gigabyte
 
 
 class Pixels:
-    """Samples of an image-space run are images already."""
+    """Turns samples of an image-space run into uint8 images."""
 
     def __init__(self, record: dict):
         self.resolution = record["net"]["resolution"]
@@ -47,21 +52,21 @@ class Pixels:
 
 
 class Latents:
-    """Samples of a latent run, which its VAE decodes, or the ``decoder`` that a sampler names instead.
+    """Decodes samples of a latent run with the run's VAE, or with the ``decoder`` that the sampler names.
 
-    Raises :class:`UserError` for a VAE that is not the run's, and for a decoder of other latents than the run's.
+    Raises :class:`UserError` if the VAE is not the run's, or if the decoder is for other latents.
     """
 
     def __init__(self, record: dict, sampler: dict, folder: Path | None, device: torch.device):
         if folder is None:
             raise UserError(
-                f"the run was trained on latents of {record['dataset']}; name their VAE's folder with --vae"
+                f"the run was trained on latents of {record['dataset']}; give the folder of their VAE with --vae"
             )
         decoder = vae.load(folder)
         same = ("scale", "channels", "factor") if sampler.get("decoder") else tuple(record["vae"])
         if changes := difference(*({name: facts[name] for name in same} for facts in (record["vae"], decoder.facts))):
             raise UserError(
-                f"{folder} is not the VAE of the run ({'; '.join(changes)}); name the one it has latents of"
+                f"{folder} is not the VAE of the run ({'; '.join(changes)}); give the VAE that the run was trained with"
             )
         self.vae, self.resolution = decoder.to(device), record["resolution"]
         self.shape = (record["net"]["channels"], record["net"]["input_size"], record["net"]["input_size"])
@@ -77,18 +82,13 @@ def generate(
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield ``(seed, label, uint8 [H, W, 3])`` for the seeds of ``sampler`` within ``blocks``, in order.
 
-    A block at the rim is generated whole and cut, so that its kernels see the same shapes as everywhere.
+    The first and the last block are generated whole and then cut, so that all blocks have the same shape.
     """
-    task = process.build(record["process"])
-    denoiser = task.denoiser(net.to(device))
+    diffusion = process.build(record["process"])
+    denoiser = diffusion.denoiser(net.to(device))
     classes = record["net"].get("num_classes", 0)
-    try:
-        solve = samplers.build(task, sampler)
-        task.guided(denoiser, torch.zeros(0, dtype=torch.int64), sampler)
-    except ValueError as error:
-        raise UserError(f"sampler: {error}") from None
-    if isinstance(sampler.get("labels"), list) and max(sampler["labels"]) >= classes:
-        raise UserError(f"sampler: labels names the class {max(sampler['labels'])}, and the network knows {classes}")
+    _check_settings(diffusion, denoiser, sampler, classes)
+    solve = samplers.build(diffusion, sampler)
     wanted = range(sampler["first_seed"], sampler["first_seed"] + sampler["images"])
     for number in progress(blocks, desc="sample", unit="block"):
         seeds = range(number * sampler["block"], (number + 1) * sampler["block"])
@@ -100,14 +100,25 @@ def generate(
             return torch.from_numpy(fresh).to(device)
 
         with arithmetic.autocast(sampler["precision"], device.type), cached_position_bias(net):
-            predict = task.guided(denoiser, torch.tensor(labels, device=device), sampler)
+            predict = diffusion.guided(denoiser, torch.tensor(labels, device=device), sampler)
             generated = solve(predict, noise(), noise)
         pixels = canvas(generated)
         yield from ((seed, labels[i], pixels[i]) for i, seed in enumerate(seeds) if seed in wanted)
 
 
+def _check_settings(diffusion: "EDM | DDPM", denoiser: Callable[..., Tensor], sampler: dict, classes: int) -> None:
+    """Raise :class:`UserError` if settings, guidance or labels of the sampler are not valid for this network."""
+    try:
+        samplers.build(diffusion, sampler)
+        diffusion.guided(denoiser, torch.zeros(0, dtype=torch.int64), sampler)  # wraps the denoiser, does not call it
+    except ValueError as error:
+        raise UserError(f"sampler: {error}") from None
+    if isinstance(sampler.get("labels"), list) and max(sampler["labels"]) >= classes:
+        raise UserError(f"sampler: labels has class {max(sampler['labels'])}, but the network has {classes} classes")
+
+
 def _label(sampler: dict, classes: int, seed: int, generator: np.random.Generator) -> int:
-    """The class of an image: drawn uniformly before its noise, or in turn of all or of those that the sampler lists."""
+    """Choose the class of an image: drawn uniformly, before the noise, or in turn from all or the listed classes."""
     if not classes:
         return 0
     if isinstance(sampler["labels"], list):
@@ -116,9 +127,13 @@ def _label(sampler: dict, classes: int, seed: int, generator: np.random.Generato
 
 
 def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = None) -> None:
-    """Write the shard ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` makes from a milestone's folder.
+    """Write the shard ``out``, ``{k}-of-{n}.tar``, of the images that ``sampler`` generates.
 
-    A latent run needs the folder of its VAE.
+    Args:
+        sampler: description of the sampler.
+        folder: folder of a milestone.
+        out: the shard to write.
+        vae_folder: folder of the VAE; required for a latent run.
     """
     net, record = milestone.load(folder)
     shard, shards = shard_number(out)
@@ -129,7 +144,7 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
         (f"{seed:08d}", {"npy": encode_npy(pixels), "cls": str(label).encode()})
         for seed, label, pixels in generate(net, record, sampler, blocks, canvas, device)
     )
-    # TF32 is what the released sampler allows a GPU; where a sampler does not say so, float32 is exact.
+    # The released sampler uses TF32 on GPUs. Without TF32 in the sampler's precision, float32 is exact.
     with arithmetic.float32(tf32=PRECISIONS[sampler["precision"]].tf32):
         tars.write_tar(
             out,
@@ -150,10 +165,10 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("sampler", type=json_argument, help="the sampler's description as a JSON object")
-    parser.add_argument("milestone", type=Path, help="a milestone's folder, results/runs/{run}/{kimg}")
-    parser.add_argument("out", type=Path, help="the shard to write, {k}-of-{n}.tar")
-    parser.add_argument("--vae", type=Path, help="the folder of the VAE, for a latent run")
+    parser.add_argument("sampler", type=json_argument, help="description of the sampler as a JSON object")
+    parser.add_argument("milestone", type=Path, help="folder of the milestone, results/runs/{run}/{kimg}")
+    parser.add_argument("out", type=Path, help="shard to write, {k}-of-{n}.tar")
+    parser.add_argument("--vae", type=Path, help="folder of the VAE, for a latent run")
     return parser.parse_args()
 
 

@@ -1,25 +1,23 @@
-"""score: how far generated images are from real ones, under a protocol that says how they are compared.
+"""score: compare generated with real images under a protocol, which fixes resize, metrics and counts.
 
-    python -m diffit.score SAMPLES REAL [OUT.json] [--protocol clean|adm|edm] [--images N]
+    python -m diffit.score SAMPLES REAL [OUT.json] [--protocol PROTOCOL] [--images N]
 
-SAMPLES and REAL may each be a folder of pictures, a tar of them, an npz file as ADM's samples (arr_0), or a folder that
-this project made, of images or of their features. REAL may also be a reference that diffit.scoring.reference wrote, or ADM's
+SAMPLES and REAL are each a folder of images, a tar of images, an npz file like ADM's samples (arr_0), or a folder of
+image or feature shards of this project. REAL may also be a reference that diffit.scoring.reference wrote, or ADM's
 published batch (VIRTUAL_imagenet256_labeled.npz). Images are measured first, once for all metrics. Without OUT.json the
 scores are printed as a table.
 
+Protocols, whose scores cannot be compared with each other:
 {protocols}
 
-fid              Fréchet distance of Inception's features; falls with the number of images on either side
-sfid             the same of 7 channels of an inner layer at 17×17 places, so that composition counts
-inception_score  of the samples alone: how sure and how varied their classes are; higher is better
-precision        share of the samples that lie among the real images; recall: share of the real images among the samples
-kid              kernel distance, which does not depend on the number of images
-Where there are fewer images than features, scores are computed and flagged as biased: they compare with each other at
-equal counts, and with no published number.
+Scores, with the protocols that have them:
+{scores}
+Scores from fewer images than features are flagged as biased: compare them only at equal counts and not with published
+numbers.
 
---real-baseline sets real images aside and adds two scores at equal counts against the same other real images,
-fid_disjoint of the samples and fid_real of the real images set aside. --class-accuracy adds the share of samples that a
-classifier, fitted on the real images' features, takes for the class that was asked for.
+--real-baseline holds out real images and adds two scores with equal counts, both against the remaining real images:
+fid_disjoint of the samples and fid_real of the held-out images. --class-accuracy adds the share of samples that a
+classifier, fitted to the real images' features, assigns to the class that was asked for.
 """
 
 import sys
@@ -34,32 +32,29 @@ from diffit.data import imagenet_classes
 from diffit.scoring import inception_weights
 from diffit.scoring.compare import score
 from diffit.scoring.features import Features
+from diffit.scoring.metrics import METRICS
 from diffit.scoring.protocols import PROTOCOLS
 from diffit.scoring.reference import Reference
 from diffit.store import adm_npz, files
 from diffit.store.fingerprint import commit
-from diffit.store.manifest import gather, read_manifest, shard_paths
+from diffit.store.manifest import gather, has_manifest, read_manifest, shard_paths
 
 NETWORK = Path("results/archives/inception")  # where the workflow keeps it
 
 
 def features_of(path: Path, protocol: str, network: Path | None, scratch: Path) -> Features:
-    """The features at ``path``, or those of the images there, measured into a folder of ``scratch``.
+    """The features at ``path``. If there are images instead, they are measured into the folder ``scratch``.
 
-    Raises :class:`UserError` for features of another protocol, and for what holds no images.
+    Raises :class:`UserError` for features of another protocol and for a path without images.
     """
-    gathered = (path / "manifest.json").is_file()
+    gathered = has_manifest(path)
     if gathered and "network_sha256" in read_manifest(path):
         features = Features(path)
-        if features.manifest["protocol"] != protocol:
-            raise UserError(
-                f"{path} holds features for the protocol {features.manifest['protocol']}, not {protocol}; name that "
-                f"one with --protocol, or the images instead"
-            )
+        _require_protocol(path, "features", features.manifest["protocol"], protocol)
         return features
     if not path.exists():
         raise UserError(f"{path} is missing; give a folder, tar or npz file of images, or a folder of features")
-    from diffit.measure import measure  # here, since scores of features need no network
+    from diffit.measure import measure  # here, because it imports torch, which scores of features do not need
 
     folder = _network(network)
     sources = shard_paths(path) if gathered else [path]
@@ -70,18 +65,17 @@ def features_of(path: Path, protocol: str, network: Path | None, scratch: Path) 
 
 
 def reference_of(path: Path, protocol: str, network: Path | None, scratch: Path) -> Reference:
-    """The reference at ``path``, or the one that the images or features there make."""
+    """The reference at ``path``, or one made from the features, images or published batch there."""
     if path.suffix == ".npz" and files.sidecar(path).is_file():
         reference = Reference.read(path)
-        if reference.facts["protocol"] != protocol:
-            raise UserError(
-                f"{path} is a reference for the protocol {reference.facts['protocol']}, not {protocol}; name that one "
-                f"with --protocol"
-            )
+        _require_protocol(path, "a reference", reference.facts["protocol"], protocol)
         return reference
     if path.suffix == ".npz" and adm_npz.holds_statistics(path):
-        if protocol != "adm":
-            raise UserError(f"{path} holds statistics of the protocol adm; add --protocol adm, or name images")
+        if not PROTOCOLS[protocol].published_statistics:
+            others = " or ".join(f"--protocol {name}" for name, one in PROTOCOLS.items() if one.published_statistics)
+            raise UserError(
+                f"{path} holds statistics, which the protocol {protocol} does not use; add {others}, or give images"
+            )
         archive = scratch / "published"
         adm_npz.extract(path, archive)
         record = {"sha256": files.sha256(path), "statistics_images": imagenet_classes.IMAGES}
@@ -90,8 +84,15 @@ def reference_of(path: Path, protocol: str, network: Path | None, scratch: Path)
     return Reference.of(features_of(path, protocol, network, scratch / "features"))
 
 
+def _require_protocol(path: Path, content: str, found: str, protocol: str) -> None:
+    if found != protocol:
+        raise UserError(
+            f"{path} holds {content} for the protocol {found}, not {protocol}; add --protocol {found}, or give images"
+        )
+
+
 def _network(given: Path | None) -> Path:
-    """The folder with FID's Inception: the one named, the workflow's, or the user's cache, which is filled once."""
+    """The folder with FID's Inception: the given one, the workflow's, or one in the user's cache, filled once."""
     if given or (NETWORK / "archive.json").is_file():
         return given or NETWORK
     cache = Path(pooch.os_cache("diffit")) / "inception"
@@ -102,8 +103,8 @@ def _network(given: Path | None) -> Path:
 
 
 def as_text(result: dict) -> str:
-    """The scores for a terminal."""
-    lines = [f"protocol {result['protocol']}, {result['images']} images a set, resize {result['resize']}"]
+    """The scores as a table for a terminal."""
+    lines = [f"protocol {result['protocol']}, {result['images']} images per set, resize {result['resize']}"]
     for metric in result["metrics"]:
         value = "–" if metric["value"] is None else f"{metric['value']:.6g}"
         spread = f"  ({metric['mean']:.6g} ± {metric['std']:.2g})" if metric["std"] is not None else ""
@@ -113,23 +114,35 @@ def as_text(result: dict) -> str:
 
 
 def _help() -> str:
-    protocols = "\n".join(
-        textwrap.fill(f"{p.name}: {p.source}", 120, initial_indent="  ", subsequent_indent=" " * 9)
-        for p in PROTOCOLS.values()
+    """The description of the command, with all protocols and scores of the registries."""
+    protocols = [(protocol.name, protocol.source) for protocol in PROTOCOLS.values()]
+    scores = [
+        (name, f"{description} ({', '.join(metric.protocols)})")
+        for metric in METRICS.values()
+        for name, description in metric.gives.items()
+    ]
+    return __doc__.replace("{protocols}", _list(protocols)).replace("{scores}", _list(scores))
+
+
+def _list(entries: list[tuple[str, str]]) -> str:
+    """Names and texts in two columns, 120 characters wide."""
+    width = max(len(name) for name, _ in entries) + 2
+    return "\n".join(
+        textwrap.fill(text, 120, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
+        for name, text in entries
     )
-    return __doc__.replace("{protocols}", f"Protocols, whose scores never compare with each other's:\n{protocols}")
 
 
 def main() -> None:
     parser = Parser(_help())
-    parser.add_argument("samples", type=Path, help="generated images, or their features")
-    parser.add_argument("real", type=Path, help="real images, their features, or a reference")
+    parser.add_argument("samples", type=Path, help="generated images or their features")
+    parser.add_argument("real", type=Path, help="real images, their features or a reference")
     parser.add_argument("out", type=Path, nargs="?", help="JSON file to write")
-    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help="clean by default")
-    parser.add_argument("--images", type=positive_int, help="images of a set; all of them by default")
+    parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help="default: clean")
+    parser.add_argument("--images", type=positive_int, help="images per set; default: all")
     parser.add_argument("--real-baseline", action="store_true", help="add fid_disjoint and fid_real")
     parser.add_argument("--class-accuracy", action="store_true", help="add class_accuracy")
-    parser.add_argument("--network", type=Path, help="folder with inception.pt; fetched once where there is none")
+    parser.add_argument("--network", type=Path, help="folder with inception.pt; downloaded once by default")
     arguments = parser.parse_args()
     with TemporaryDirectory() as scratch:
         a, b = Path(scratch) / "samples", Path(scratch) / "real"

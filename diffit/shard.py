@@ -1,9 +1,9 @@
-"""shard: one numbered tar of a data set, as lossless RGB images at its resolution.
+"""shard: write one shard of a data set, a tar of lossless RGB images at its resolution.
 
     python -m diffit.shard SPEC_JSON ARCHIVE_FOLDER OUT/K-of-N.tar
 
-Shard K holds the K-th of N contiguous ranges of the sorted pictures. Any number of shards can be made at
-once, and the same pictures always give the same bytes. The output folder's name is the data set's.
+Shard K holds the K-th of N contiguous ranges of the data set's images. Shards can be made in parallel, and equal images
+give equal bytes. The name of the output folder is the name of the data set.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,11 @@ from diffit.store.manifest import shard_number
 
 
 def shard(spec: dict, archive: Path, out: Path) -> dict:
-    """Write the shard ``out`` (``K-of-N.tar``) of the data set ``spec`` and return its sidecar."""
+    """Write the shard ``out``, named ``K-of-N.tar``, of a data set and return its sidecar.
+
+    ``archive`` is the folder that the download stage made from ``spec``. Raises :class:`UserError` for a damaged
+    archive, an image that cannot be decoded or resized, and more shards than images.
+    """
     k, n = shard_number(out)
     source, source_sha256 = open_archive(archive, spec)
     class_names = list(source.class_names) if spec["labels"] else []
@@ -43,9 +47,11 @@ def _samples(source: Images, spec: dict, numbers: range) -> Iterator[tuple[str, 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="JSON: source, resolution, labels, resize, min_side")
-    parser.add_argument("archive", type=Path, help="the folder that download filled")
-    parser.add_argument("out", type=Path, help="K-of-N.tar in a folder named like the data set")
+    parser.add_argument(
+        "spec", type=json_argument, help="the data set as a JSON object: source, resolution, labels, resize, …"
+    )
+    parser.add_argument("archive", type=Path, help="the folder that the download stage made")
+    parser.add_argument("out", type=Path, help="the shard to write, K-of-N.tar, in a folder named like the data set")
     arguments = parser.parse_args()
     shard(arguments.spec, arguments.archive, arguments.out)
 

@@ -1,4 +1,7 @@
-"""Put the scores of a run into one table beside the paper's value, with its samples as a picture."""
+"""Tabulate the scores of a run beside the paper's value, and draw its first samples as a grid.
+
+python -m diffit.tabulate SPEC_JSON OUT.csv --scores SCORE… --samples SAMPLES
+"""
 
 from argparse import Namespace
 from pathlib import Path
@@ -8,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from diffit.cli import Parser, json_argument, run_command
-from diffit.paper.image_grid import panel
+from diffit.data.grids import panel
 from diffit.process.samplers import SAMPLERS
 from diffit.store import files
 from diffit.store.manifest import read_manifest
@@ -17,69 +20,76 @@ GRID_SIDE = 10
 
 
 def rows(spec: dict, score: dict) -> list[dict]:
-    """One row a metric of one score file; the paper's value stands beside the trained network's metric alone."""
-    samples = score["samples"]
-    trained = samples["images_trained"] != 0  # of published weights nobody says how many
-    subject = "trained network" if trained else "untrained network"
-    result = []
+    """One row per metric of one score file; the paper's value is only beside the trained network's metric.
+
+    Args:
+        spec: ``run`` and ``paper`` of the configuration.
+        score: a score file.
+    """
+    trained = score["samples"]["images_trained"] != 0  # None for published weights, which do not say
+    found = []
     for metric in score["metrics"]:
         is_real = metric["name"] == "fid_real"
         if is_real and not trained:
-            continue  # the same value in every score of this data set and count
-        paper = _cited(spec["paper"], score["protocol"], metric) if trained else None
-        result.append(
+            continue  # the same value as in the score of the trained network
+        paper = _paper_value(spec["paper"], score["protocol"], metric) if trained else None
+        found.append(
             {
                 "run": spec["run"],
                 "metric": metric["name"],
-                "of": "real images" if is_real else subject,
-                "value": metric["value"],
-                "statistic": metric["statistic"],
-                "mean": metric["mean"],
-                "std": metric["std"],
+                "of": "real images" if is_real else "trained network" if trained else "untrained network",
+                **{key: metric[key] for key in ("value", "statistic", "mean", "std")},
                 "paper": paper,
                 "paper_source": spec["paper"]["source"] if paper is not None else "",
                 "protocol": score["protocol"],
-                "biased": metric["biased"],
-                "images": metric["images"],
+                **{key: metric[key] for key in ("biased", "images")},
                 "reference": score["reference"]["dataset"],
                 "reference_images": metric["reference_images"],
-                "seeds": "" if is_real else _seeds(metric),
-                "sampler": "" if is_real else _named(samples["sampler"]),
-                "images_trained": None if is_real else samples["images_trained"],
-                "resize": score["resize"],
-                "precision": score["precision"],
-                "network_sha256": score["network_sha256"],
-                "reference_sha256": score["reference"].get("sha256", ""),
-                "weights_sha256": "" if is_real else samples["weights_sha256"],
-                "git_commit": score["commit"],
-                "trained_commit": "" if is_real else samples["trained_commit"],
+                **_provenance(score, metric, is_real),
                 "note": metric["note"],
             }
         )
-    return result
+    return found
 
 
-def _cited(paper: dict, protocol: str, metric: dict) -> float | None:
-    """The paper's value of a metric, which stands beside the same protocol and the same statistic alone."""
+def _provenance(score: dict, metric: dict, is_real: bool) -> dict:
+    """The columns that say what a value was computed from; those about samples are empty for real images."""
+    samples = score["samples"]
+    return {
+        "seeds": "" if is_real else _seeds(metric),
+        "sampler": "" if is_real else _sampler_name(samples["sampler"]),
+        "images_trained": None if is_real else samples["images_trained"],
+        "resize": score["resize"],
+        "precision": score["precision"],
+        "network_sha256": score["network_sha256"],
+        "reference_sha256": score["reference"].get("sha256", ""),
+        "weights_sha256": "" if is_real else samples["weights_sha256"],
+        "git_commit": score["commit"],
+        "trained_commit": "" if is_real else samples["trained_commit"],
+    }
+
+
+def _paper_value(paper: dict, protocol: str, metric: dict) -> float | None:
+    """The paper's value of a metric; None if it has another protocol or is another statistic of the sets."""
     alike = (paper.get("protocol"), paper.get("statistic")) == (protocol, metric["statistic"])
     return paper.get(metric["name"]) if alike else None
 
 
 def _seeds(metric: dict) -> str:
-    """The seeds of each set, as ``0–49999``."""
+    """The first and last seed of each set: ``0–49999, 50000–99999``."""
     firsts = [one["first_seed"] for one in metric["sets"]]
     return ", ".join(f"{first}–{first + metric['images'] - 1}" for first in firsts)
 
 
 def table(spec: dict, scores: list[dict]) -> pd.DataFrame:
-    """The rows of all scores of a run, in the order given."""
+    """The rows of all scores of a run, in the given order."""
     frame = pd.DataFrame([row for score in scores for row in rows(spec, score)])
     counts = ["images", "reference_images", "images_trained"]
     return frame.astype(dict.fromkeys(counts, "Int64"))
 
 
 def markdown(spec: dict, frame: pd.DataFrame) -> str:
-    """The table for people: what fits a page, and a sentence that puts the values side by side."""
+    """The table as Markdown: the columns that fit a page, a sentence that compares the values, and notes."""
     columns = ["metric", "of", "value", "statistic", "spread", "paper", "protocol", "images", "reference_images"]
     spread = [f"{mean:.4g} ± {std:.2g}" if std == std else None for mean, std in frame[["mean", "std"]].to_numpy(float)]
     shown = frame.assign(spread=spread)[[*columns, "images_trained", "biased"]]
@@ -95,34 +105,34 @@ def markdown(spec: dict, frame: pd.DataFrame) -> str:
         text += f"\nNo {metric} under {protocol}: {note}.\n"
     if frame["biased"].any():
         text += (
-            "\nBiased: computed from fewer images than the network has features. FID grows as images become fewer, "
-            "so these values compare with each other at equal counts and with no published number.\n"
+            "\nBiased: computed from fewer images than the Inception network has features. FID grows as the number of "
+            "images falls, so compare these values only with each other and at equal counts.\n"
         )
     return text
 
 
 def _comparison(frame: pd.DataFrame) -> str:
-    """How far the trained network stands from the untrained one and from real images, all at equal counts."""
+    """FIDs of the trained network, the untrained network and real images at equal counts; empty if one is missing."""
     disjoint = frame[frame["metric"].isin(["fid_disjoint", "fid_real"]) & frame["value"].notna()]
     disjoint = disjoint[disjoint["protocol"] == disjoint["protocol"].min()].set_index("of")["value"]
     if not {"trained network", "untrained network", "real images"} <= set(disjoint.index):
         return ""
-    trained, untrained, real = (disjoint[f"{of}"] for of in ("trained network", "untrained network", "real images"))
+    trained, untrained, real = (disjoint[of] for of in ("trained network", "untrained network", "real images"))
     return (
-        f"FID at equal counts against the same held-back part of the data: trained network {trained:.1f}, the same "
+        f"FID at equal counts against the same held-out part of the data: trained network {trained:.1f}, the same "
         f"network untrained {untrained:.1f} ({untrained / trained:.1f} times as high), real images {real:.1f}."
     )
 
 
 def first_images(folder: Path) -> np.ndarray:
-    """The first images of a folder by seed, up to a hundred, as one picture: uint8 [H, W, 3]."""
+    """The first 100 images of a folder by seed, or fewer, as a grid: uint8 [H, W, 3]."""
     count = min(GRID_SIDE**2, read_manifest(folder)["count"])
     columns = min(GRID_SIDE, count)
     return panel(folder, count // columns, columns)
 
 
-def _named(sampler: dict) -> str:
-    """A sampler for people: what makes its images differ from those of others of its kind."""
+def _sampler_name(sampler: dict) -> str:
+    """The settings that distinguish a sampler from others of its kind."""
     guidance = sampler.get("guidance", {"kind": "none"})
     parts = [
         f"{sampler['kind']}, {sampler['steps']} steps",
@@ -141,10 +151,10 @@ def _labels(labels: str | list | None) -> str:
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="run, paper and baselines as a JSON object")
-    parser.add_argument("out", type=Path, help="the table to write, results/{run}_fid.csv; .md and pictures beside it")
-    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score files, the run's last first")
-    parser.add_argument("--samples", type=Path, required=True, help="the folder of images for the grid")
+    parser.add_argument("spec", type=json_argument, help="the run's name, paper and baselines as a JSON object")
+    parser.add_argument("out", type=Path, help="the table to write, results/{run}_fid.csv; .md and _grid.png beside it")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score files, the last milestone's first")
+    parser.add_argument("--samples", type=Path, required=True, help="the folder of samples for the grid")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
-"""Train a run up to a milestone, from wherever its state stands.
+"""Train a run up to a milestone, starting from its newest checkpoint.
 
-Whatever a step needs is a pure function of the run's seed and of the number of images seen, so a run that was killed
-and started again ends with the same weights as one that never was. The state lives beside the milestones (see
-diffit/runs/); the same command begins, continues, or finds that there is nothing left to do.
+Each step is a pure function of the run's seed and the number of images seen, so a run that is killed and restarted ends
+with the same weights as an uninterrupted one. The state is in the run's folder (see diffit/runs/). The same command
+starts a run, continues it, or finds that the milestone is already reached.
 """
 
 from argparse import Namespace
@@ -17,18 +17,24 @@ from diffit.training.trainer import train
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="the run's description as a JSON object")
-    parser.add_argument("data", type=Path, help="the data set's folder with its manifest.json")
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--milestone", type=non_negative_int, required=True, metavar="KIMG", help="train until here")
-    parser.add_argument("--publish", nargs="*", type=non_negative_int, default=[], metavar="KIMG", help="earlier ones")
+    parser.add_argument("spec", type=json_argument, help="description of the run as a JSON object")
+    parser.add_argument("data", type=Path, help="folder of images or latents, with manifest.json")
+    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("--kimg", type=non_negative_int, required=True, help="milestone to reach, in thousand images")
+    parser.add_argument(
+        "--also-kimg", nargs="*", type=non_negative_int, default=[], help="milestones to write on the way"
+    )
     launcher.add_arguments(parser)
     parser.add_argument("--microbatch", type=positive_int, help="images per rank and pass (default: batch / ranks)")
-    parser.add_argument("--workers", type=non_negative_int, default=0, help="loader processes a rank")
-    parser.add_argument("--compile", action="store_true", help="compile the network where a compiler is found")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    parser.add_argument("--checkpoint-minutes", type=float, default=10, help="time between checkpoints")
-    parser.add_argument("--stage-to", type=Path, metavar="FOLDER", help="copy latents to this node-local folder first")
+    parser.add_argument(
+        "--workers", type=non_negative_int, default=0, help="loader processes per rank (default: %(default)s)"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the network if a compiler is installed")
+    parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="recompute activations: less memory, more time"
+    )
+    parser.add_argument("--checkpoint-minutes", type=float, default=10, help="minutes between checkpoints")
+    parser.add_argument("--stage-to", type=Path, metavar="FOLDER", help="first copy latents to this node-local folder")
     return parser.parse_args()
 
 
@@ -43,7 +49,7 @@ def main() -> None:
         arguments.checkpoint_minutes,
         arguments.stage_to / run_identity["data_sha256"] if arguments.stage_to else None,
     )
-    task = Task(run_identity, arguments.data, arguments.run, machine, arguments.milestone, arguments.publish)
+    task = Task(run_identity, arguments.data, arguments.run, machine, arguments.kimg, arguments.also_kimg)
     launcher.launch(task, train, arguments)
 
 

@@ -1,5 +1,9 @@
-"""Fixtures that several test files share: reference tensors, real images, a tiny data set and how to train on it."""
+"""Fixtures that several test files share: reference tensors, real images, a tiny data set and how to train on it.
 
+Fixtures import what they need, so that tests which need no torch run where it is not installed.
+"""
+
+import contextlib
 import copy
 import io
 import os
@@ -9,21 +13,16 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 from helpers.configurations import DIGITS, SMALL_VAE, TINY_RUN
 from helpers.places import SHARED
 from helpers.training import Training
-from PIL import Image
-from safetensors.torch import load_file
-
-from diffit import download, encode, shard
-from diffit.store import files
-from diffit.store.manifest import gather
-from diffit.training import train_vae
 
 # Two cores are shared by what the tests start; threads that wait for each other would only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.set_num_threads(1)
+with contextlib.suppress(ModuleNotFoundError):
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -43,12 +42,17 @@ def shared_data(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def golden(shared: Path):
     """Load reference tensors by name."""
+    from safetensors.torch import load_file
+
     return lambda name: load_file(shared / "golden" / f"{name}.safetensors")
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
     """The digits as the workflow makes them: two tars and a manifest."""
+    from diffit import download, shard
+    from diffit.store.manifest import gather
+
     root = tmp_path_factory.mktemp("digits")
     archive, data = root / "archives" / "digits", root / "data" / "digits"
     download.download(DIGITS, archive)
@@ -61,6 +65,9 @@ def digits(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory) -> Path:
     """The digits with their classes, in two tars."""
+    from diffit import download, shard
+    from diffit.store.manifest import gather
+
     root, spec = tmp_path_factory.mktemp("labelled"), {**DIGITS, "labels": True}
     download.download(spec, root / "archive")
     for number in range(2):
@@ -71,6 +78,8 @@ def labelled(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_vae(labelled, tmp_path_factory) -> Path:
+    from diffit.training import train_vae
+
     folder = tmp_path_factory.mktemp("vaes") / "small"
     train_vae.train(SMALL_VAE, labelled, folder)
     return folder
@@ -78,6 +87,9 @@ def small_vae(labelled, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def latents(labelled, small_vae, tmp_path_factory) -> Path:
+    from diffit import encode
+    from diffit.store.manifest import gather
+
     folder = tmp_path_factory.mktemp("latents") / "digits"
     for number in range(2):
         encode.encode(labelled / f"{number}-of-2.tar", small_vae, folder / f"{number}-of-2.tar")
@@ -93,25 +105,21 @@ def tiny_run() -> dict:
 @pytest.fixture(scope="session")
 def inception(tmp_path_factory) -> Path:
     """The network folder as the download stage makes it."""
+    from diffit import download
+
     folder = tmp_path_factory.mktemp("inception")
     download.download({"source": "inception"}, folder)
     return folder
 
 
-class WithClasses(torch.nn.Module):
-    """The form of NVIDIA's file: ``layers`` and, behind them, the linear ``output``."""
-
-    def __init__(self, layers: torch.jit.ScriptModule):
-        super().__init__()
-        self.layers, self.output = layers, torch.nn.Linear(2048, 1008)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.output(self.layers(x).flatten(1))
-
-
 @pytest.fixture(scope="session")
 def inception_with_classes(inception, tmp_path_factory) -> Path:
     """The network folder as the download stage makes it of a file in NVIDIA's form, with classes drawn at random."""
+    from helpers.inception import WithClasses
+
+    from diffit import download
+    from diffit.store import files
+
     folder = tmp_path_factory.mktemp("inception_with_classes")
     layers, mine = torch.jit.load(inception / "inception.pt").eval().net.layers, folder / "mine.pt"
     torch.jit.script(WithClasses(layers).eval()).save(mine)
@@ -122,6 +130,8 @@ def inception_with_classes(inception, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def cifar(shared_data, tmp_path_factory) -> tuple[Path, Path]:
     """Two folders of 40 real images each, as PNG."""
+    from PIL import Image
+
     folders = tuple(tmp_path_factory.mktemp("cifar") / name for name in ("a", "b"))
     with zipfile.ZipFile(shared_data / "cifar10_jpeg.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.startswith("train/") and name.endswith(".jpg"))

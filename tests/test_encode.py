@@ -54,7 +54,7 @@ def test_a_shard_that_is_there_is_kept(labelled, small_vae, tmp_path):
 def test_latents_by_another_vae_or_at_another_scale_are_refused(labelled, small_vae, latents, tmp_path):
     model = vae.load(small_vae).model
     vae.write(tmp_path / "scaled", model, 0.5)
-    with pytest.raises(UserError, match=r"holds latents of another kind \(vae\.scale: .* → 0\.5\)"):
+    with pytest.raises(UserError, match=r"holds other latents \(vae\.scale: .* → 0\.5\)"):
         encode.encode(labelled / SHARD, tmp_path / "scaled", latents / SHARD)
     encode.encode(labelled / SHARD, small_vae, tmp_path / "mixed" / SHARD)
     encode.encode(labelled / "1-of-2.tar", tmp_path / "scaled", tmp_path / "mixed" / "1-of-2.tar")

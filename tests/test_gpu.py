@@ -1,4 +1,4 @@
-"""What holds on a GPU: the data order and all draws to the bit, the weights up to the order of sums in its kernels."""
+"""Training on a GPU: data order and random numbers are equal to the bit, weights up to the order of summation."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Generated images: settled by their seeds, however they are cut into shards."""
+"""Generated images depend on their seeds and not on the number of shards."""
 
 import json
 import os

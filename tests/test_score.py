@@ -20,6 +20,7 @@ from diffit.scoring.compare import score
 from diffit.scoring.features import Features
 from diffit.scoring.frechet import Gaussian, frechet_distance, kid
 from diffit.scoring.inception_score import inception_score
+from diffit.scoring.metrics import NEIGHBOR
 from diffit.scoring.precision_recall import precision_recall
 from diffit.scoring.reference import Reference
 from diffit.store import files
@@ -74,12 +75,12 @@ def test_adm_gives_all_five_of_one_measurement_and_a_gap_where_the_network_has_n
     expected = {
         "fid": frechet_distance(Gaussian.of(a), Gaussian.of(b)),
         "sfid": frechet_distance(*spatial),
-        "inception_score": inception_score(other["logits"])[0],
-        "precision": precision_recall(a, b)[0],
-        "recall": precision_recall(a, b)[1],
+        "inception_score": inception_score(other["logits"]),
+        "precision": precision_recall(a, b, NEIGHBOR)[0],
+        "recall": precision_recall(a, b, NEIGHBOR)[1],
     }
     assert values == pytest.approx(expected, rel=1e-9)
-    assert all("300 images a set, where the protocol has 50000" in m["note"] for m in result["metrics"])
+    assert all("300 images per set instead of the protocol's 50000" in m["note"] for m in result["metrics"])
 
     gaps = {"inception_score": "the network ends at its features"}
     without = write(tmp_path / "c", a, protocol="adm", arrays={"spatial": other["spatial"]}, gaps=gaps)
@@ -147,7 +148,7 @@ def test_real_baseline_stands_at_equal_counts_against_the_same_other_real_images
 def test_a_reference_without_its_images_leaves_the_real_baseline_a_gap(tmp_path):
     folders = [write(tmp_path / name, features(90), protocol="edm") for name in "ab"]
     metric = by_name(scored(*folders, real_baseline=True))["fid_real"]
-    assert metric["value"] is None and "keeps 0 of its 90 images" in metric["note"]
+    assert metric["value"] is None and "keeps the features of 0 of its 90 images" in metric["note"]
 
 
 # ------------------------------------------------------------------------------------------------ what it refuses
@@ -185,7 +186,7 @@ def test_the_reference_of_another_data_set_is_refused(tmp_path):
 @pytest.mark.parametrize("count", [49, 51, 99])
 def test_one_image_too_few_or_too_many_is_refused(tmp_path, count):
     samples, data = write(tmp_path / "a", features(count)), write(tmp_path / "b", features(60))
-    with pytest.raises(UserError, match=f"{count} images where whole sets of 50 are due"):
+    with pytest.raises(UserError, match=f"{count} images, which are not complete sets of 50"):
         scored(samples, data, images=50)
 
 
@@ -200,7 +201,7 @@ def test_damaged_planted_short_and_nan_features_are_refused(tmp_path):
     folder = write(tmp_path / "planted", features(9))
     np.savez(folder / "0-of-1.npz", features=features(9, seed=5), labels=np.zeros(9, np.int64))
     files.seal(folder / "0-of-1.npz", count=9, **FACTS)
-    with pytest.raises(UserError, match=r"manifest\.json names"):
+    with pytest.raises(UserError, match=r"another sha256 than its entry in manifest\.json"):
         Features(folder).array("features")
 
     with pytest.raises(UserError, match="NaN"):

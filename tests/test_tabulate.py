@@ -1,4 +1,4 @@
-"""The result table: what stands in it, and what never does."""
+"""The result table of a run, its grid of samples and its training curve."""
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ def frame() -> pd.DataFrame:
     return table(SPEC, [score(115_008, 25.0), score(0, 396.0)])
 
 
-def test_there_is_one_row_a_metric_of_each_network_and_one_of_real_images(frame):
+def test_there_is_one_row_per_metric_of_each_network_and_one_of_real_images(frame):
     assert list(zip(frame["metric"], frame["of"], strict=True)) == [
         ("fid", "trained network"),
         ("kid", "trained network"),
@@ -60,12 +60,12 @@ def test_there_is_one_row_a_metric_of_each_network_and_one_of_real_images(frame)
     ]
 
 
-def test_the_papers_value_stands_beside_the_trained_networks_own_metric_alone(frame):
+def test_the_papers_value_is_only_beside_the_trained_networks_metric(frame):
     assert frame["paper"].notna().sum() == 1
     assert frame.loc[0, ["metric", "paper", "paper_source"]].tolist() == ["fid", 1.95, "Table 2"]
 
 
-def test_every_row_says_what_it_was_computed_from(frame):
+def test_every_row_names_what_it_was_computed_from(frame):
     for column in [
         "protocol",
         "resize",
@@ -119,7 +119,7 @@ def test_a_curve_is_drawn_from_the_log_and_an_empty_log_is_refused(tmp_path):
         draw_curve("digits", [], tmp_path / "none.png")
 
 
-def test_the_papers_minimum_stands_beside_a_minimum_under_its_protocol_alone():
+def test_the_papers_minimum_is_only_beside_a_minimum_under_its_protocol():
     spec = {**SPEC, "paper": {**PAPER, "protocol": "edm", "statistic": "minimum"}}
     sets = [{"first_seed": first, "value": 2.0} for first in (0, 500, 1000)]
     minimum = {"statistic": "minimum", "mean": 2.1, "std": 0.1, "sets": sets}

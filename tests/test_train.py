@@ -1,4 +1,4 @@
-"""Training: interrupted in every way and still the same bits; refusals; milestones."""
+"""Training: interruptions do not change a bit of the weights; refusals; milestones."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_bits_of_an_undisturbed_one(tra
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_at_the_next_step_and_leaves_within_seconds_with_its_workers(training, number):
+def test_a_signal_saves_at_the_next_step_and_ends_within_seconds_with_the_workers(training, number):
     undisturbed, stopped = training("undisturbed"), training("stopped")
     assert undisturbed.run(1).status == 0
     process = stopped.start(1, "--workers", "2", *EVERY_STEP)
@@ -70,7 +70,7 @@ def test_the_death_of_one_rank_ends_the_others_with_an_error(training):
     assert orphans(process) == []
 
 
-def test_killing_the_launcher_takes_its_ranks_along(training):
+def test_killing_the_launcher_kills_its_ranks(training):
     running = training()
     process = running.start(1, "--ranks", "2", *EVERY_STEP)
     wait_for_images(running, process, 50)
@@ -96,7 +96,7 @@ def test_two_ranks_and_accumulation_train_as_one_rank_does_up_to_rounding(traini
 
 def test_a_later_milestone_continues_and_ends_with_the_bits_of_a_straight_run(training):
     straight, extended = training("straight"), training("extended")
-    assert straight.run(2, "--publish", "0", "1", "2").status == 0
+    assert straight.run(2, "--also-kimg", "0", "1", "2").status == 0
     assert extended.run(1).status == 0
     first = extended.weights(1)
     assert extended.run(2).status == 0
@@ -118,7 +118,7 @@ def test_a_deleted_output_is_linked_again_from_the_state_without_training(traini
     assert run.checkpoints()[-1].stat().st_mtime_ns == checkpoint
 
 
-def test_a_milestone_that_has_passed_unpublished_is_refused(training):
+def test_a_milestone_that_was_passed_without_being_written_is_refused(training):
     run = training()
     assert run.run(2).status == 0
     ended = run.run(1)
@@ -126,7 +126,7 @@ def test_a_milestone_that_has_passed_unpublished_is_refused(training):
     assert "has already seen 2000 images" in ended.message and "start over" in ended.message
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_with_the_same_bits(training):
+def test_after_a_damaged_checkpoint_the_previous_one_gives_the_same_bits(training):
     undisturbed, damaged = training("undisturbed"), training("damaged")
     assert undisturbed.run(1).status == 0
     process = damaged.start(1, *EVERY_STEP)
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_ends_with_the_sam
     assert damaged.weights(1) == undisturbed.weights(1)
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again_in_silence(training):
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(training):
     run = training()
     assert run.run(1).status == 0
     for path in run.checkpoints():
@@ -154,7 +154,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_again_in_silence
     assert "Traceback" not in ended.message
 
 
-def test_another_configuration_is_refused_with_the_difference_and_the_way_out(training, tiny_run):
+def test_another_configuration_is_refused_with_the_difference_and_a_remedy(training, tiny_run):
     run = training()
     assert run.run(1).status == 0
     before = run.weights(1)
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_touches_weights_or_checkpoint
     assert not (run.folder / "1").exists()
 
 
-def test_a_batch_that_cannot_be_shared_is_refused_by_name(training):
+def test_a_batch_that_the_ranks_cannot_share_is_refused(training):
     ended = training().run(1, "--ranks", "3")
     assert ended.status != 0
     assert "training.batch 16 is not a multiple of 3 ranks" in ended.message
@@ -206,7 +206,7 @@ def test_the_same_run_started_twice_waits_and_does_not_train_twice(training):
     assert len(files.read_json(run.folder / "state" / "legs.json", "")["legs"]) == 1
 
 
-def test_the_log_tells_one_story_after_a_kill(training):
+def test_the_log_has_no_repeated_images_after_a_kill(training):
     run = training()
     process = run.start(1, *EVERY_STEP)
     wait_for_images(run, process, 900)
@@ -220,7 +220,7 @@ def test_the_log_tells_one_story_after_a_kill(training):
 @pytest.mark.parametrize(
     "options", [("--gradient-checkpointing",), pytest.param(("--compile",), marks=pytest.mark.slow)]
 )
-def test_options_of_the_machine_do_not_change_what_is_learned(training, tiny_run, options):
+def test_options_of_the_machine_do_not_change_the_losses(training, tiny_run, options):
     net = {**tiny_run["net"], "dropout": 0.0}  # a compiled network draws its dropout differently
     plain, other = training("plain", net=net), training("other", net=net)
     assert plain.run(1).status == 0
@@ -237,7 +237,7 @@ def test_training_in_bfloat16_keeps_float32_weights_and_learns(training, tiny_ru
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
 
 
-def test_a_full_disk_ends_with_one_sentence_and_keeps_the_checkpoint_before(training, small_disk):
+def test_a_full_disk_ends_with_one_line_and_keeps_the_previous_checkpoint(training, small_disk):
     run = training()
     run.folder = small_disk("1500k") / "run"  # room for one checkpoint of 900 kB and part of the next
     ended = run.run(1, *EVERY_STEP)
@@ -247,7 +247,7 @@ def test_a_full_disk_ends_with_one_sentence_and_keeps_the_checkpoint_before(trai
     assert checkpoints.Checkpoints(run.folder / "state").load()["images"] > 0
 
 
-def test_the_untrained_network_is_published_whatever_was_asked_for_first(training):
+def test_the_untrained_network_is_always_written(training):
     run = training()
     assert run.run(1).status == 0
     assert run.run(0).status == 0
@@ -257,7 +257,7 @@ def test_the_untrained_network_is_published_whatever_was_asked_for_first(trainin
 @pytest.mark.parametrize(
     "options", [("--microbatch", "-4"), ("--microbatch", "0"), ("--ranks", "0"), ("--workers", "-1")]
 )
-def test_numbers_that_make_no_sense_are_refused_before_the_run_begins(training, options):
+def test_invalid_numbers_are_refused_before_the_run_begins(training, options):
     run = training()
     ended = run.run(1, *options)
     assert ended.status == 2 and options[0] in ended.message and "Traceback" not in ended.message
@@ -278,7 +278,7 @@ def test_ranks_whose_launcher_was_killed_at_once_do_not_begin(training):
     assert running.checkpoints() == []
 
 
-def test_ranks_that_something_else_names_in_the_environment_mean_nothing(training, monkeypatch):
+def test_variables_of_other_launchers_are_ignored(training, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     run = training()
@@ -316,9 +316,9 @@ def test_damaged_checkpoints_do_not_crowd_out_intact_ones(training):
     assert len(kept.checkpoints()) == 2 and all(files.verify(path) for path in kept.checkpoints())
 
 
-def test_a_milestone_is_published_while_the_training_goes_on(training):
+def test_a_milestone_is_delivered_while_the_training_continues(training):
     run = training()
-    later = run.start(1000, "--publish", "1", *EVERY_STEP)
+    later = run.start(1000, "--also-kimg", "1", *EVERY_STEP)
     wait_for_images(run, later, 1)
     ended = run.run(1)
     assert ended.status == 0, ended.message
@@ -328,14 +328,14 @@ def test_a_milestone_is_published_while_the_training_goes_on(training):
     assert (run.folder / "state/lock").exists() is False
 
 
-def test_without_a_warm_up_the_first_step_learns_already():
+def test_without_warm_up_the_first_step_has_the_full_learning_rate():
     settings = {"learning_rate": 0.1, "warmup_kimg": 0}
     assert _learning_rate(settings, 0) == 0.1
     assert _learning_rate({**settings, "warmup_kimg": 2}, 500) == 0.025
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_training_whose_lock_another_took_ends_with_one_sentence_and_writes_nothing_more(training, ranks):
+def test_a_training_that_lost_its_lock_ends_with_one_line_and_stops_writing(training, ranks):
     run = training()
     process = run.start(1000, "--ranks", str(ranks), *EVERY_STEP)
     wait_for_images(run, process, 100)
@@ -360,16 +360,16 @@ def test_a_leg_is_recorded_with_its_code_its_time_and_the_job_around_it(training
     assert legs[0]["code"] == legs[1]["code"] and legs[0]["at"] <= legs[1]["at"]
 
 
-def test_a_job_asked_for_where_there_is_no_slurm_is_refused(training, monkeypatch, tmp_path):
+def test_launcher_slurm_is_refused_without_slurm(training, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     ended = training().run(1, "--launcher", "slurm")
     assert ended.status == 1
     assert "error: sbatch is not on this machine" in ended.message and "Traceback" not in ended.message
 
 
-def test_the_last_line_of_a_log_that_grows_is_its_last_complete_one(tmp_path):
+def test_the_last_entry_of_a_growing_log_is_the_last_complete_one(tmp_path):
     path = tmp_path / "log.jsonl"
-    assert metrics_log.last(path) is None
+    assert metrics_log.read_last(path) is None
     lines = [json.dumps({"images": images}) + "\n" for images in range(1000)]
     path.write_text("".join(lines) + '{"images": 10')
-    assert metrics_log.last(path) == {"images": 999}
+    assert metrics_log.read_last(path) == {"images": 999}

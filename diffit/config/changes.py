@@ -1,4 +1,4 @@
-"""How two configurations differ, and the refusal to continue a run under another one."""
+"""Differences of two configurations; a run must not continue under another configuration."""
 
 from pathlib import Path
 
@@ -18,16 +18,16 @@ def difference(old: dict, new: dict, place: str = "") -> list[str]:
 
 
 def refuse_changes(folder: Path, before: dict, now: dict) -> None:
-    """Raise :class:`UserError` where the run in ``folder`` began with another configuration, with the difference."""
+    """Raise :class:`UserError`, with the difference, if the run in ``folder`` began with another configuration."""
     if changes := difference(before, now):
         raise UserError(
             f"the run in {folder} began with another configuration ({'; '.join(changes)}); "
-            f"change it back, give the new one another run name, or start over by deleting {folder}"
+            f"change it back, name a new run for the new configuration, or start over by deleting {folder}"
         )
 
 
 def shared_part(one: dict, other: dict) -> dict:
-    """What ``one`` says about the keys that ``other`` has as well, at every depth."""
+    """The part of ``one`` whose keys are also in ``other``, at every depth."""
     return {
         key: shared_part(value, other[key]) if isinstance(value, dict) and isinstance(other[key], dict) else value
         for key, value in one.items()

@@ -1,7 +1,7 @@
-"""Whether the sections of a configuration go together: names that are defined, and parts of a run that fit.
+"""Checks across the sections of a configuration: names must be defined, and the parts of a run must fit each other.
 
-All of it is checked before anything runs, by what the configuration says alone; what only files can say (the shape of
-a published VAE, the classes of a folder) is checked by the commands that read them.
+Only the configuration is read. What depends on files (the shape of a published VAE, the classes of a folder) is checked
+by the commands that read them.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ from diffit.weights.vae_shape import known_facts
 
 
 def check(config: dict) -> None:
-    """Raise :class:`UserError` for the first mistake in a configuration whose shape is right already."""
+    """Raise :class:`UserError` for the first mistake in a configuration that matches the schema."""
     for name, sampler in config["samplers"].items():
         _shards(f"samplers.{name}", sampler)
         if sampler.get("decoder"):
@@ -42,7 +42,7 @@ def check(config: dict) -> None:
 
 
 def check_sampler(config: dict, run_name: str, sampler_name: str) -> None:
-    """Raise :class:`UserError` where a run cannot be sampled with a sampler, its own or one that a target names."""
+    """Raise :class:`UserError` if a run cannot be sampled with a sampler: its own, or one that a target names."""
     run, sampler = config["runs"][run_name], config["samplers"][sampler_name]
     both = f"config: runs.{run_name} cannot be sampled with samplers.{sampler_name}: "
     kinds = [name for name, one in SAMPLERS.items() if run["process"]["kind"] in one.processes]
@@ -51,7 +51,7 @@ def check_sampler(config: dict, run_name: str, sampler_name: str) -> None:
             f"{both}its kind is {sampler['kind']!r}, and a process of kind {run['process']['kind']!r} takes "
             f"{' or '.join(kinds)}; choose another sampler"
         )
-    if run["process"]["kind"] != "ddpm":
+    if PROCESSES[run["process"]["kind"]].sees != "latents":
         return
     if sampler["steps"] > run["process"]["timesteps"]:
         raise UserError(
@@ -105,7 +105,7 @@ def _shards(place: str, sampler: dict) -> None:
 
 
 def _kinds(place: str, run: dict) -> None:
-    """Networks, processes, VAEs and published weights are for images or for latents."""
+    """Network, process, VAE and published weights of a run must all be for images or all for latents."""
     net, process = run["net"]["kind"], run["process"]["kind"]
     latent = NETWORKS[net].sees == "latents"
     expected = [name for name, one in PROCESSES.items() if one.sees == NETWORKS[net].sees]
@@ -118,11 +118,11 @@ def _kinds(place: str, run: dict) -> None:
         )
     if latent != (run["vae"] is not None):
         wanted = "needs a vae: add it" if latent else "sees images: remove vae"
-        raise UserError(f"config: {place} with a net of kind {net!r} {wanted}; docs/config.md says what it means")
+        raise UserError(f"config: {place} with a net of kind {net!r} {wanted}; docs/config.md explains it")
 
 
 def _latents(place: str, run: dict, dataset: dict, vae: dict) -> None:
-    """Images must come to whole latents, latents to whole patches, and a token to whole heads."""
+    """Sizes must divide: the image's by the VAE's factor, the latent's by the patch, the token's width by the heads."""
     net, factor, resolution = run["net"], known_facts(vae)["factor"], dataset["resolution"]
     if factor and resolution % factor:
         raise UserError(
@@ -143,11 +143,11 @@ def _latents(place: str, run: dict, dataset: dict, vae: dict) -> None:
 
 
 def _labels(place: str, run: dict, dataset: dict) -> None:
-    """What needs classes needs a data set that has them, and as many as it has."""
+    """Class accuracy needs a data set with classes; published weights must have as many classes as the data set."""
     if run["class_accuracy"] and not dataset.get("labels", True):
         raise UserError(
             f"config: {place}.class_accuracy needs classes; set labels: true for the data set {run['dataset']!r}, or "
-            "leave class_accuracy out"
+            "remove class_accuracy"
         )
     classes = SOURCES[dataset["source"]].classes
     if "weights" in run and dataset.get("labels", True) and classes and run["weights"]["classes"] != classes:
@@ -158,7 +158,7 @@ def _labels(place: str, run: dict, dataset: dict) -> None:
 
 
 def _paper(place: str, run: dict) -> None:
-    """A published number stands beside the score of its own protocol."""
+    """A published value is compared under its own protocol, so the run must be scored by it."""
     paper = run["paper"]
     if len(paper) > len(("source", "protocol", "statistic")) and paper["protocol"] not in run["protocols"]:
         raise UserError(
@@ -169,11 +169,9 @@ def _paper(place: str, run: dict) -> None:
 
 def _milestones(place: str, run: dict) -> None:
     if "weights" in run and "untrained" in run["baselines"]:
-        raise UserError(
-            f"config: {place}.baselines has 'untrained', but its weights are published ones; leave it out there"
-        )
+        raise UserError(f"config: {place}.baselines has 'untrained', but its weights are published; remove it there")
     if "milestones" in run and run["milestones"] != sorted(set(run["milestones"])):
-        raise UserError(f"config: {place}.milestones must rise, each once: {run['milestones']}")
+        raise UserError(f"config: {place}.milestones must increase without repetition: {run['milestones']}")
 
 
 def _groups(place: str, vae: dict) -> None:
@@ -186,7 +184,7 @@ def _groups(place: str, vae: dict) -> None:
 
 
 def _guidable(both: str, run: dict, dataset: dict) -> None:
-    """Guidance by classes needs a network that knows them, and that knows images without them as well."""
+    """Classifier-free guidance needs a network that was trained with classes and, for some images, without them."""
     classes = run["weights"]["classes"] if "weights" in run else dataset.get("labels", True)
     if not classes:
         raise UserError(

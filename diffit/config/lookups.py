@@ -84,9 +84,9 @@ class Lookups:
         return fingerprint([f"diffit.{stage}", SOURCES[self.dataset(wildcards.dataset)["source"]].module])
 
     def folder_state(self, wildcards: Any) -> int | None:
-        """When the user's folder of images last changed, in ns since 1970, so that added and removed images are noticed.
+        """When the user's folder of images last changed, in ns since 1970: added and removed images are noticed.
 
-        If the folder is gone, the time recorded at download, so that existing results stay valid.
+        If the folder is gone, the time recorded at download is used, so that existing results stay valid.
         """
         described = self.dataset(wildcards.dataset)
         watched = SOURCES[described["source"]].watched(described)

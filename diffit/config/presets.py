@@ -1,9 +1,9 @@
 """The layers of a configuration: presets of the paper's runs, below what the user writes; and entries based on others.
 
-``presets: [samplers, table2]`` puts workflow/runs/samplers.yaml and table2.yaml below the configuration, which overrides
-any key of them. A run or sampler with ``base: NAME`` takes over the entry of that name and overrides keys of it, at every
-depth. A section that names another ``kind`` than the base's section replaces it, and ``paper`` is not taken over: a published number
-belongs to one run.
+``presets: [samplers, table2]`` puts workflow/runs/samplers.yaml and table2.yaml below the configuration, which may
+override any key of them. A run or sampler with ``base: NAME`` takes over the entry of that name and overrides keys of
+it, at every depth. A section that names another ``kind`` than the base's section replaces it. ``paper`` is not taken
+over: a published number belongs to one run.
 """
 
 import copy

@@ -12,7 +12,7 @@ class ResultLookups(Lookups):
     """Lookups of the rules from the scores to the results of a run."""
 
     def result_sets(self, wildcards: Any) -> list[tuple[str, int | str, str]]:
-        """Run, kimg and sampler of the samples behind a result: the last milestone and, if asked for, the untrained one."""
+        """Run, kimg and sampler of the samples in a result: of the last milestone and, on request, of kimg 0."""
         described = self.run(wildcards.run)
         kimgs = dict.fromkeys([self.last_kimg(wildcards.run)] + [0] * ("untrained" in described["baselines"]))
         return [(wildcards.run, kimg, described["sampler"]) for kimg in kimgs]

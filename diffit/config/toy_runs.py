@@ -1,7 +1,7 @@
-"""Toys of runs: the same definitions, smaller, so that every row of a table can be made on a laptop in minutes.
+"""Toy runs: small copies of the paper's runs, so that a laptop makes every row of a table in minutes.
 
-A toy is a run like any other, by the name ``toy_{run}``. What makes it small stands in one overlay, workflow/toy.yaml,
-for all runs, so no definition is written twice.
+A toy run is an ordinary run named ``toy_{run}``. It is derived from the run by the rules of workflow/toy.yaml, so that
+no definition is written twice.
 """
 
 import copy
@@ -20,31 +20,30 @@ SCHEMA = "workflow/schemas/config.schema.yaml"
 
 
 def load_overlay(path: Path) -> dict:
-    """The overlay, as it stands in workflow/toy.yaml."""
+    """The rules of workflow/toy.yaml."""
     return yaml.safe_load(path.read_text())
 
 
 def complete(config: dict, sources: Path) -> dict:
-    """Put presets below a configuration, validate it, and add the toys of its runs, in place; returns it.
+    """Put presets below a configuration, validate it, and add its toy runs, in place; returns it.
 
     Raises :class:`UserError` for the first mistake.
     """
     add_presets(config, sources)
     schema = config_schema(sources / SCHEMA)
     validate(config, schema)
-    for section, entries in toys(config, load_overlay(sources / OVERLAY)).items():
+    for section, entries in toy_runs(config, load_overlay(sources / OVERLAY)).items():
         if taken := sorted(entries.keys() & config[section].keys()):
-            raise UserError(f"config: {section}.{taken[0]} has the name of a toy; give it one that does not begin so")
+            raise UserError(f"config: {section}.{taken[0]} has the name of a toy run; rename it")
         config[section] |= entries
     return validate(config, schema)
 
 
-def toys(config: dict, overlay: dict) -> dict:
-    """Runs and samplers of the toys of a validated configuration: ``{"runs": …, "samplers": …}``.
+def toy_runs(config: dict, overlay: dict) -> dict:
+    """The toy runs of a validated configuration and their samplers: ``{"runs": …, "samplers": …}``.
 
-    Published weights have no toys, nor have runs on data that the overlay does not name, which are small; nor are there
-    any where the overlay's small data sets and VAEs are not defined. Raises :class:`UserError` where the overlay does
-    not fit the configuration.
+    A run has a toy if it is trained, if the overlay names its data set, and if the overlay's small data sets and VAEs
+    are defined. Raises :class:`UserError` if the overlay does not fit the configuration.
     """
     runs, samplers = {}, {}
     for name, run in config["runs"].items():
@@ -55,20 +54,22 @@ def toys(config: dict, overlay: dict) -> dict:
     for name, sampler in config["samplers"].items():
         small = _shrunk(f"sampler.{name}", sampler, overlay["sampler"])
         small = {key: value for key, value in small.items() if key != "decoder"}
-        # Classes that are listed are those of the large data set.
+        # Classes in a list are those of the large data set.
         samplers[PREFIX + name] = small | ({"labels": "balanced"} if isinstance(small.get("labels"), list) else {})
     return {"runs": runs, "samplers": samplers}
 
 
 def toy_milestone(run: dict, kimg: int, overlay: dict) -> int:
-    """The milestone of a run's toy that stands for ``kimg`` of the run."""
+    """The milestone of the toy run that corresponds to ``kimg`` of the run, in thousand images."""
     return round(kimg * overlay["kimg"][run["net"]["kind"]] / run["milestones"][-1])
 
 
 def _run(name: str, run: dict, overlay: dict) -> dict:
     kind = run["net"]["kind"]
     if kind not in overlay["net"]:
-        raise UserError(f"toys: run {name!r} has a net of kind {kind!r}, for which the overlay says nothing; add it")
+        raise UserError(
+            f"toys: run {name!r} has a net of kind {kind!r}, which {OVERLAY} does not describe; add it there"
+        )
     return {
         **copy.deepcopy({key: value for key, value in run.items() if key not in ("paper", "baselines")}),
         "dataset": overlay["datasets"][run["dataset"]],
@@ -82,12 +83,12 @@ def _run(name: str, run: dict, overlay: dict) -> dict:
 
 
 def _shrunk(place: str, described: dict, rules: dict) -> dict:
-    """A copy of ``described`` with some whole numbers divided, some cut, and some values set."""
+    """A copy of ``described`` with some integers divided, some limited, and some values replaced."""
     small = copy.deepcopy(described)
     for key, divisor in rules.get("divide", {}).items():
         if key in small:
             if small[key] % divisor and small[key] > divisor:
-                raise UserError(f"toys: {place}.{key} {small[key]} cannot be divided by {divisor}; change the overlay")
+                raise UserError(f"toys: {place}.{key} {small[key]} cannot be divided by {divisor}; change {OVERLAY}")
             small[key] = max(1, small[key] // divisor)
     for key, most in rules.get("at_most", {}).items():
         if key in small:

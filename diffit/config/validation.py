@@ -1,4 +1,4 @@
-"""Reading what a user wrote: ``config.yaml`` against its schema, with one sentence for each mistake."""
+"""Validation of a configuration against its schema, with one sentence per mistake."""
 
 import copy
 
@@ -9,7 +9,7 @@ from diffit.config.cross_checks import check
 
 
 def _with_defaults(validator_class):
-    """A validator that fills in the schema's ``default`` of each missing key before it looks at the properties."""
+    """A validator that fills in the schema's ``default`` of each missing key before it checks the properties."""
     check_properties = validator_class.VALIDATORS["properties"]
 
     def fill(validator, properties, instance, schema):
@@ -19,7 +19,7 @@ def _with_defaults(validator_class):
                     instance.setdefault(key, copy.deepcopy(rule["default"]))
         yield from check_properties(validator, properties, instance, schema)
 
-    # 4.0 is a whole number to JSON, and no count of shards to anything else.
+    # JSON Schema accepts 4.0 as an integer; range() and file names do not.
     whole = validator_class.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     return validators.extend(validator_class, {"properties": fill}, type_checker=whole)
 
@@ -27,8 +27,8 @@ def _with_defaults(validator_class):
 def validate(config: dict, schema: dict) -> dict:
     """Fill in the schema's defaults and check a configuration in place; return it.
 
-    Raises :class:`UserError` for the first mistake, places in alphabetical order, with the nearest valid spelling
-    where a key or a name is unknown. What sections say of each other is checked as well (diffit/config/cross_checks.py).
+    Raises :class:`UserError` for the first mistake, in alphabetical order of the places. If a key or a name is unknown,
+    the message suggests the most similar one. Includes the checks across sections of diffit/config/cross_checks.py.
     """
     if mistake := fill_in(config, schema):
         raise UserError(_sentence(mistake))
@@ -37,14 +37,14 @@ def validate(config: dict, schema: dict) -> dict:
 
 
 def fill_in(value: dict, schema: dict) -> ValidationError | None:
-    """Fill in a schema's defaults in place; the first mistake, places in alphabetical order."""
+    """Fill in a schema's defaults in place and return the first mistake, in alphabetical order of the places."""
     errors = list(_with_defaults(Draft202012Validator)(schema).iter_errors(value))
-    # Their own order is that of a set, another in each process.
+    # The library returns them in the order of a set, which differs between processes.
     return min(errors, key=lambda error: [str(part) for part in error.absolute_path], default=None)
 
 
 def lookup(section: dict, kind: str, name: str) -> dict:
-    """The entry ``name`` of a section, or a :class:`UserError` with the nearest name that there is."""
+    """The entry ``name`` of a section. Raises :class:`UserError` with the most similar name if it is not defined."""
     if name not in section:
         raise UserError(f"there is no {kind} {name!r} in the config; {suggestion(name, section)}")
     return section[name]
@@ -57,18 +57,18 @@ def _sentence(error) -> str:
         key = min(set(error.instance) - set(known), key=str)
         return f"config: {place} has an unknown key {key!r}; {suggestion(str(key), known)}"
     if error.validator == "oneOf":
-        return f"config: {place} needs either training and milestones, or weights; docs/config.md says what they mean"
+        return f"config: {place} needs either training and milestones, or weights; docs/config.md explains them"
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
-        return f"config: {place} lacks the key {missing!r}; add it, docs/config.md says what it means"
+        return f"config: {place} lacks the key {missing!r}; add it; docs/config.md explains it"
     if error.validator == "dependentRequired":
-        # From the message: the defaults that the instance had filled in since hide what was missing.
+        # Read from the message, because defaults have been filled into the instance since.
         missing, given = error.message.split(" is a dependency of ")
-        return f"config: {place} has {given} without {missing}; add it, docs/config.md says what it means"
+        return f"config: {place} has {given} without {missing}; add it; docs/config.md explains it"
     if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
-        # YAML reads 1e-3 as text: its numbers with an exponent have a dot.
+        # YAML reads 1e-3 as text: a number with an exponent needs a decimal point.
         return f"config: {place}: {error.instance!r} is text in YAML; write {float(error.instance)!r} for the number"
-    return f"config: {place}: {error.message}; docs/config.md says what may stand there"
+    return f"config: {place}: {error.message}; docs/config.md lists the allowed values"
 
 
 def _is_number(text: str) -> bool:

@@ -1,1 +1,1 @@
-"""Data sources and images: downloading, listing, decoding and resizing."""
+"""Data sources and images: downloading, listing, decoding, resizing."""

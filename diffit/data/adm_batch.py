@@ -1,8 +1,7 @@
-"""ADM's reference batches: images of a training set with the statistics of all of it, published as one npz file.
+"""The data source ``adm``: ADM's reference batch of ImageNet, one npz file with images and statistics.
 
-``arr_0`` are the images, uint8 [n, H, W, 3]; ``mu`` and ``sigma`` the mean and covariance of Inception's features,
-``mu_s`` and ``sigma_s`` those of the spatial ones (https://github.com/openai/guided-diffusion, evaluations/). Here a
-batch is a data set like any other, whose archive holds the members of the file as arrays that can be mapped.
+:mod:`diffit.store.adm_npz` describes the file. The archive holds its members as separate ``.npy`` files, which can be
+mapped into memory.
 """
 
 from pathlib import Path
@@ -17,35 +16,37 @@ from diffit.data.origins import Address, Local
 from diffit.store import files
 from diffit.store.adm_npz import IMAGES, MEMBERS, extract
 
-_PLACE = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet"
-URLS = {256: f"{_PLACE}/256/VIRTUAL_imagenet256_labeled.npz", 512: f"{_PLACE}/512/VIRTUAL_imagenet512.npz"}
+_FOLDER = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet"
+URLS = {256: f"{_FOLDER}/256/VIRTUAL_imagenet256_labeled.npz", 512: f"{_FOLDER}/512/VIRTUAL_imagenet512.npz"}
 
 
 def origin(spec: dict) -> Address | Local:
-    """Where the batch of this resolution is downloaded from."""
+    """The URL of the batch of this resolution; :class:`Local` if ADM published none."""
     url = URLS.get(spec["resolution"])
     return Address(url) if url else Local()
 
 
 def fetch(spec: dict, out: Path) -> dict:
-    """The batch from ADM's address for its resolution, or from the file at ``path``, as one ``.npy`` a member."""
-    path = Path(spec["path"]).expanduser() if spec["path"] else _downloaded(spec["resolution"], out)
-    if not path.is_file():
-        raise UserError(f"path: {path} is no file here; put it there or correct the key in the config")
+    """Take the file at ``path``, or download the batch of the resolution, and extract its members into ``out``.
+
+    Raises :class:`UserError` for a file that is missing, is not a reference batch, or has another sha256 or resolution.
+    """
+    path = files.user_file(spec["path"]) if spec["path"] else _downloaded(spec["resolution"], out)
     sha256 = files.sha256(path)
     if spec["sha256"] not in (None, sha256):
         raise UserError(
-            f"{path} has the sha256 {sha256} instead of {spec['sha256']}; get it again or correct the data set's sha256"
+            f"{path} has the sha256 {sha256} instead of {spec['sha256']}; get the file again, or correct "
+            "sha256: of the data set"
         )
     extract(path, out)
     shape = np.load(out / f"{IMAGES}.npy", mmap_mode="r").shape
     if shape[1:] != (spec["resolution"], spec["resolution"], 3):
         raise UserError(
-            f"{path} holds images {list(shape[1:])}, and the data set's resolution is {spec['resolution']}; name the "
+            f"{path} holds images {list(shape[1:])}, but the data set's resolution is {spec['resolution']}; use the "
             "batch of that resolution"
         )
     if not spec["path"]:
-        path.unlink()  # its members are there
+        path.unlink()  # all members are extracted
     hashes = {name: files.sha256(out / f"{name}.npy") for name in MEMBERS}
     return {"count": shape[0], "files": hashes, "sha256": sha256, "statistics_images": spec["statistics_images"]}
 
@@ -54,23 +55,23 @@ def _downloaded(resolution: int, out: Path) -> Path:
     if resolution not in URLS:
         raise UserError(
             f"ADM published ImageNet's reference batches at {' and '.join(map(str, URLS))}, none at {resolution}; set "
-            "path: to a file of your own"
+            "path: to your own file"
         )
     url = URLS[resolution]
     try:
         bar = progress(desc=url.rpartition("/")[2], unit="B", unit_scale=True)
         downloader = pooch.HTTPDownloader(progressbar=bar, timeout=60)
         return Path(pooch.retrieve(url, None, url.rpartition("/")[2], out, downloader=downloader))
-    except (OSError, ValueError) as error:  # requests' own are OSErrors
+    except (OSError, ValueError) as error:  # exceptions of requests are OSErrors
         if files.write_error(error):
             raise
         raise UserError(
-            f"{url} could not be downloaded ({error}); fetch it where the internet is and set path: of the data set"
+            f"{url} could not be downloaded ({error}); download it elsewhere and set path: of the data set to it"
         ) from error
 
 
-class Published:
-    """The images of a batch."""
+class AdmBatch:
+    """The images of a reference batch. They have no labels."""
 
     def __init__(self, archive: Path, record: dict, spec: dict):
         path = archive / f"{IMAGES}.npy"
@@ -86,4 +87,4 @@ class Published:
         return f"image {i} of {self._path}"
 
 
-open_images = Published
+open_images = AdmBatch

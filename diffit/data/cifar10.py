@@ -15,17 +15,21 @@ from diffit.data.listing import AGAIN
 from diffit.data.origins import Address
 from diffit.store import files
 
-# Not OSError, of which a full disk is one. RuntimeError is torchvision's for a wrong md5.
+# Not OSError in general, because a full disk must not be reported as a network error. torchvision raises RuntimeError
+# for a wrong md5.
 _NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, RuntimeError)
 
 
 def origin(spec: dict) -> Address:
-    """Where the archive is downloaded from."""
+    """The URL of the archive."""
     return Address(CIFAR10.url)
 
 
 def fetch(spec: dict, out: Path) -> dict:
-    """The batches of CIFAR-10 from torchvision's address, or from the archive at ``path``; checked by their md5."""
+    """Extract the archive at ``path``, or download it, into ``out``.
+
+    Raises :class:`UserError` if the archive is missing, has another md5 or cannot be downloaded.
+    """
     with files.scratch_folder(out) as scratch:
         if spec.get("path"):
             extract_archive(str(_archive(files.user_file(spec["path"]))), str(scratch))
@@ -45,7 +49,7 @@ def _archive(path: Path) -> Path:
     if md5 != CIFAR10.tgz_md5:
         raise UserError(
             f"{path} has the md5 {md5}, but {CIFAR10.filename} has {CIFAR10.tgz_md5}; get the archive again, or "
-            f"set path: null to download it"
+            "set path: null to download it"
         )
     return path
 
@@ -55,17 +59,17 @@ def _download(folder: Path) -> None:
         CIFAR10(folder, download=True)
     except _NETWORK_ERRORS as error:
         raise UserError(
-            f"CIFAR-10 could not be downloaded ({error}); put {CIFAR10.filename} on this machine and name it "
-            f"under path: in the data set's config"
+            f"CIFAR-10 could not be downloaded ({error}); put {CIFAR10.filename} on this machine and set "
+            "path: of the data set to it"
         ) from error
 
 
 class Cifar10:
-    """The 50,000 training pictures of CIFAR-10, 32×32, in the order of the published batches."""
+    """The 50,000 training images of CIFAR-10, 32×32, in the order of the published batches."""
 
     def __init__(self, archive: Path, record: dict, spec: dict):
         try:
-            batches = CIFAR10(archive, train=True)  # compares each batch with its md5
+            batches = CIFAR10(archive, train=True)  # checks the md5 of each batch
         except RuntimeError:
             raise UserError(f"the CIFAR-10 batches in {archive} are missing or damaged; {AGAIN}") from None
         self._pixels, self.labels, self.class_names = batches.data, batches.targets, batches.classes
@@ -74,7 +78,7 @@ class Cifar10:
         return Image.fromarray(self._pixels[i])
 
     def name(self, i: int) -> str:
-        return f"CIFAR-10 picture {i}"
+        return f"CIFAR-10 image {i}"
 
 
 open_images = Cifar10

@@ -1,4 +1,4 @@
-"""The data source ``folder``: a user's own images, listed where they are."""
+"""The data source ``folder``: the user's own images, listed without copying them."""
 
 import os
 from collections.abc import Iterator
@@ -15,52 +15,55 @@ from diffit.store import files
 
 
 def origin(spec: dict) -> Local:
-    """The folder itself, which the configuration must name."""
+    """The user's own folder, which cannot be downloaded."""
     return Local()
 
 
 def fetch(spec: dict, out: Path) -> dict:
-    """List a folder's pictures, subfolders included, by path; hidden ones and other files do not count.
+    """List the images of the folder at ``path`` and its subfolders in ``listing.jsonl``, sorted by path.
 
-    ``listing.jsonl`` holds one ``["relative/path", bytes]`` a line; its hash is the archive's. Linked
-    subfolders are followed. With ``labels`` the immediate subfolders, sorted by name, are the classes.
+    Each line is ``["relative/path", bytes]``. Hidden files and other files are skipped, linked subfolders are followed.
+    With ``labels``, the immediate subfolders, sorted by name, are the classes. Raises :class:`UserError` for a folder
+    that is missing or has no images, and for images without a class folder or class folders without images.
     """
     if not spec.get("path"):
         raise UserError("source: folder needs path:, the folder of your images; set it in the data set's config")
     root = Path(spec["path"]).expanduser()
     if not root.is_dir():
-        raise UserError(f"path: {root} is no folder here; set it to the folder that holds the images")
-    paths = sorted(_pictures(root), key=lambda path: path.split("/"))
+        raise UserError(f"path: '{root}' does not exist or is not a directory; set it to the folder of your images")
+    paths = sorted(_image_paths(root), key=lambda path: path.split("/"))
     if not paths:
-        raise UserError(f"{root} holds no images ({KINDS.replace(' ', ', ')}); set path to a folder that does")
+        raise UserError(f"{root} holds no images ({KINDS.replace(' ', ', ')}); set path: to a folder with images")
     class_names = _class_names(root, paths) if spec.get("labels") else []
     sha256 = listing.write(out, ([path, (root / path).stat().st_size] for path in paths))
     found = {"path": str(root.absolute()), "count": len(paths), "modified": files.modified(root)}
     return {**found, "class_names": class_names, "sha256": sha256}
 
 
-def _pictures(root: Path) -> Iterator[str]:
+def _image_paths(root: Path) -> Iterator[str]:
     seen = {root.resolve()}
     for folder, subfolders, names in os.walk(root, onerror=_unreadable, followlinks=True):
         here = Path(folder)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in list(subfolders):  # a link may lead back up
+        for name in list(subfolders):  # a link may lead back to a parent folder
             target = (here / name).resolve()
             if target in seen:
                 subfolders.remove(name)
             seen.add(target)
         for name in names:
-            if listing.is_picture(name):
+            if listing.is_image(name):
                 yield (here / name).relative_to(root).as_posix()
 
 
 def _unreadable(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be read ({error.strerror}); allow it, or move it out of the folder")
+    raise UserError(
+        f"{error.filename} cannot be read ({error.strerror}); change its permissions or move it out of the folder"
+    )
 
 
 def _class_names(root: Path, paths: list[str]) -> list[str]:
     if loose := [path for path in paths if "/" not in path]:
-        raise UserError(f"{root / loose[0]} lies in no class folder; move it into one or set labels: false")
+        raise UserError(f"{root / loose[0]} is not in a class folder; move it into one or set labels: false")
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if empty := sorted(set(folders) - {path.split("/")[0] for path in paths}):
         raise UserError(f"the class folder {root / empty[0]} holds no images; fill it or remove it")
@@ -68,14 +71,17 @@ def _class_names(root: Path, paths: list[str]) -> list[str]:
 
 
 class Folder:
-    """A folder of pictures as ``download`` listed it; with labels, its immediate subfolders are the classes."""
+    """The images that the download stage listed. With ``labels``, the immediate subfolders are the classes.
+
+    Raises :class:`UserError` if the listing is damaged or was made with another value of ``labels``.
+    """
 
     def __init__(self, archive: Path, record: dict, spec: dict):
         self._root, self._min_side = Path(record["path"]), spec["min_side"]
         self._entries = listing.read(archive, record)
         self.class_names = record["class_names"]
         if bool(self.class_names) != spec["labels"]:
-            raise UserError(f"labels: {spec['labels']} is not how {archive} was listed; {AGAIN}")
+            raise UserError(f"{archive} was not listed with labels: {spec['labels']}; {AGAIN}")
         numbers = {name: number for number, name in enumerate(self.class_names)}
         self.labels = [numbers.get(path.split("/")[0], 0) for path, _ in self._entries]
 

@@ -1,11 +1,12 @@
-"""ImageNet's training set (ILSVRC2012) in the forms in which people have it, none of them unpacked.
+"""The data source ``imagenet``: ImageNet's training set (ILSVRC2012) in the forms in which it is distributed.
 
-    path: …/ILSVRC2012_img_train.tar   a tar of 1,000 tars of JPEG files; shards read it by offset, any number at once
-    path: …/train                      its class folders, or the folder above
-    path: null                         the parquet files of a Hugging Face data set; a folder of them may be named too
+    path: …/ILSVRC2012_img_train.tar   a tar of 1,000 tars of JPEG files; shards read it by offset, in parallel
+    path: …/train                      class folders, or the folder that contains train
+    path: null                         Parquet files, downloaded from the Hugging Face hub; path: may be their folder
 
-Classes are numbered among all 1,000, also where pictures of some are absent. Tar and folders give the same pictures,
-by wnid and name, and so the same bytes of every shard; parquet files keep their own order.
+Nothing is unpacked. Labels are indices into the sorted list of all 1,000 wnids, also for subsets. Tar and class folders
+give the same images in the same order (by wnid and name), and thus the same bytes of every shard. Parquet files have
+their own order.
 """
 
 import hashlib
@@ -26,31 +27,31 @@ from diffit.data.origins import Hub
 from diffit.store import files
 
 TAR = "ILSVRC2012_img_train.tar"
-MD5 = "1d675b47d978889d74fa0da5fadfb00e"  # of the tar, as image-net.org states it
+MD5 = "1d675b47d978889d74fa0da5fadfb00e"  # of the tar, published on image-net.org
 CHUNK = 1 << 20
 
-ANOTHER = "get it again from image-net.org, or set md5: to that of the tar that you mean"
-WAYS = f"name {TAR} there, the folder of its class folders or one of parquet files, or set path: null to download"
+GET_AGAIN = "get it again from image-net.org, or set md5: to the md5 of your tar"
+SET_PATH = f"set path: to {TAR}, a folder of class folders or of Parquet files, or to null to download it"
 
 
-# -------------------------------------------------------------------------------------------------- at download
+# ------------------------------------------------------------------------------------------- download stage
 
 
 def origin(spec: dict) -> Hub:
-    """Where the Parquet files are downloaded from."""
+    """The repository of the Parquet files."""
     return Hub(imagenet_parquet.REPOSITORY, spec["revision"], "dataset")
 
 
 def fetch(spec: dict, out: Path) -> dict:
-    """List the pictures of ImageNet under ``path``, or download it first; returns what ``archive.json`` says of it.
+    """List the images at ``path``, or of a download of ImageNet; return form, path, count, classes and sha256.
 
-    Raises :class:`UserError` for a tar with another md5, for pictures outside the 1,000 classes or with another class's
-    label, and, without ``subset``, for anything but the whole training set.
+    Raises :class:`UserError` for a tar with another md5, for images outside the 1,000 classes or with a wrong label,
+    and, without ``subset``, for anything but the whole training set.
     """
     path = Path(spec["path"]).expanduser().absolute() if spec["path"] else None
     form = form_of(path) if path else "parquet"
     if spec["md5"] and form != "tar":
-        raise UserError(f"md5: is that of ImageNet's tar, which path: {spec['path']} does not name; remove the key")
+        raise UserError(f"md5: applies only to ImageNet's tar, but path: is {spec['path']}; remove the key md5")
     if not path:
         path = imagenet_parquet.download(spec["revision"], out.parent)
     if form == "folders" and (path / "train").is_dir():
@@ -65,55 +66,58 @@ def fetch(spec: dict, out: Path) -> dict:
 
 
 def form_of(path: Path) -> str:
-    """What a path names: ``tar``, ``folders`` or ``parquet``."""
+    """``tar``, ``folders`` or ``parquet``, by what is at a path. Raises :class:`UserError` if there is nothing."""
     if path.is_file():
         return "tar"
     if not path.is_dir():
-        raise UserError(f"path: {path} is neither a file nor a folder here; {WAYS}")
+        raise UserError(f"path: '{path}' does not exist; {SET_PATH}")
     return "parquet" if imagenet_parquet.paths(path) else "folders"
 
 
 def _check(path: Path, names: list[str], subset: bool) -> int:
-    """The number of classes there are pictures of; refuses pictures of other classes, and less than all of ImageNet."""
+    """Check the names ``wnid/file`` of the images found at a path; return the number of classes that have images.
+
+    Raises :class:`UserError` for no images, unknown classes, and an incomplete training set without ``subset``.
+    """
     present = {wnid_of(name) for name in names}
     if not present:
-        raise UserError(f"{path} holds no pictures of ImageNet; {WAYS}")
-    if strange := sorted(present - set(WNIDS)):
-        raise UserError(f"{path} holds {strange[0]}, which is none of ImageNet's 1,000 classes; {WAYS}")
+        raise UserError(f"{path} holds no images of ImageNet; {SET_PATH}")
+    if unknown := sorted(present - set(WNIDS)):
+        raise UserError(f"{path} holds {unknown[0]}, which is not one of ImageNet's 1,000 classes; {SET_PATH}")
     if not subset and (len(present) < len(WNIDS) or len(names) != IMAGES):
         absent = [wnid for wnid in WNIDS if wnid not in present]
         first = f" ({absent[0]} is missing{f', and {len(absent) - 1} more' if absent[1:] else ''})" if absent else ""
         raise UserError(
-            f"{path} holds {len(names):,} pictures of {len(present):,} classes instead of ImageNet's {IMAGES:,} of "
-            f"{len(WNIDS):,}{first}; complete it, or set subset: true if a part is meant"
+            f"{path} holds {len(names):,} images of {len(present):,} classes instead of ImageNet's {IMAGES:,} of "
+            f"{len(WNIDS):,}{first}; complete it, or set subset: true to use only a part"
         )
     return len(present)
 
 
-# ------------------------------------------------------------------------------------------------------ at shard
+# ---------------------------------------------------------------------------------------------- shard stage
 
 
 class ImageNet:
-    """The pictures that ``download`` listed; their classes are numbered among all 1,000."""
+    """The images that the download stage listed. Raises :class:`UserError` for a damaged listing or a missing tar."""
 
     def __init__(self, archive: Path, record: dict, spec: dict):
         self._entries = listing.read(archive, record)
         self._path = Path(record["path"])
-        self._pictures = FORMS[record["form"]](self._path, archive, self._entries)
+        self._content = FORMS[record["form"]](self._path, archive, self._entries)
         self.class_names = WNIDS
         self.labels = [NUMBERS[wnid_of(entry[0])] for entry in self._entries]
 
     def image(self, i: int) -> Image.Image:
-        # As ADM decodes them, whose statistics ours are compared with. It ignores the EXIF orientation that some ask
-        # for, and drops the transparency that a PNG under a JPEG's name may have; CMYK is the same either way.
-        return images.decode(self._pictures.read(i), self.name(i), as_stored=True)
+        # Decode like ADM, with whose statistics scores are compared. ADM ignores the EXIF orientation that some images
+        # have, and drops the transparency of PNG files that are named like JPEG files.
+        return images.decode(self._content.read(i), self.name(i), as_stored=True)
 
     def name(self, i: int) -> str:
         return f"{self._path}/{self._entries[i][0]}"
 
 
 class Folders:
-    """Class folders. An entry of the listing is ``[wnid/file, bytes]``, in order of wnid and file."""
+    """Class folders. An entry of the listing is ``[wnid/file, bytes]``; entries are sorted by wnid and file."""
 
     def __init__(self, path: Path, archive: Path, entries: list):
         self._path, self._entries = path, entries
@@ -122,10 +126,10 @@ class Folders:
     def listing(path: Path, out: Path, spec: dict) -> list:
         folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         return [
-            [f"{folder.name}/{picture.name}", picture.stat().st_size]
+            [f"{folder.name}/{file.name}", file.stat().st_size]
             for folder in progress(folders, desc="list", unit="class")
-            for picture in sorted(folder.iterdir())
-            if listing.is_picture(picture.name)
+            for file in sorted(folder.iterdir())
+            if listing.is_image(file.name)
         ]
 
     def read(self, i: int) -> bytes:
@@ -134,7 +138,7 @@ class Folders:
 
 
 class Tar:
-    """The tar of tars. Its listing is that of the folders; ``offsets.npy`` says where each picture's bytes begin."""
+    """The tar of tars. Its listing equals that of class folders; ``offsets.npy`` holds where each file starts."""
 
     def __init__(self, path: Path, archive: Path, entries: list):
         self._path, self._entries = path, entries
@@ -142,21 +146,21 @@ class Tar:
             self._offsets = np.load(archive / "offsets.npy")
             self._file = path.open("rb")
         except FileNotFoundError as error:
-            raise UserError(f"{error.filename} has vanished since it was listed; {listing.AGAIN}") from None
+            raise UserError(f"{error.filename} is missing, although it was listed; {listing.AGAIN}") from None
 
     @staticmethod
     def listing(path: Path, out: Path, spec: dict) -> list:
         with path.open("rb") as file, _bar(path) as bar:
-            passing = _Passing(file, bar)
+            hashed = _HashedFile(file, bar)
             try:
-                found = sorted(_members(passing), key=itemgetter(0))
+                found = sorted(_members(hashed), key=itemgetter(0))
             except tarfile.TarError as error:
-                raise UserError(f"{path} is no whole {TAR} ({error}); {ANOTHER}") from error
-            while passing.read(CHUNK):
+                raise UserError(f"{path} is not a complete {TAR} ({error}); {GET_AGAIN}") from error
+            while hashed.read(CHUNK):
                 pass
-        md5, expected = passing.md5.hexdigest(), spec["md5"] or MD5
+        md5, expected = hashed.md5.hexdigest(), spec["md5"] or MD5
         if md5 != expected:
-            raise UserError(f"{path} has the md5 {md5} instead of {expected}; {ANOTHER}")
+            raise UserError(f"{path} has the md5 {md5} instead of {expected}; {GET_AGAIN}")
         with files.atomic(out / "offsets.npy") as temporary, temporary.open("wb") as target:
             np.save(target, np.array([offset for _, _, offset in found], np.int64))
         return [[f"{wnid}/{name}", size] for (wnid, name), size, _ in found]
@@ -170,8 +174,8 @@ class Tar:
         return data
 
 
-class _Passing:
-    """A file that is read once from front to end: what passes is hashed and moves the bar."""
+class _HashedFile:
+    """A file that is read sequentially; all bytes read are hashed and advance the progress bar."""
 
     def __init__(self, file: BinaryIO, bar: tqdm):
         self._file, self._bar = file, bar
@@ -188,20 +192,20 @@ def _bar(path: Path) -> tqdm:
     return progress(total=path.stat().st_size, desc=f"md5 of {path.name}", unit="B", unit_scale=True)
 
 
-def _members(outer_file: _Passing) -> Iterator[tuple[tuple[str, str], int, int]]:
-    """Wnid and name, bytes, and offset in the outer file of every picture, as the tars pass by."""
+def _members(outer_file: _HashedFile) -> Iterator[tuple[tuple[str, str], int, int]]:
+    """Yield (wnid, name), bytes and offset in the outer file of every image, reading the tar sequentially."""
     with tarfile.open(fileobj=outer_file, mode="r|", bufsize=CHUNK) as outer:
         for folder in filter(tarfile.TarInfo.isfile, outer):
             wnid = PurePosixPath(folder.name).stem
             with tarfile.open(fileobj=outer.extractfile(folder), mode="r|", bufsize=CHUNK) as inner:
-                for picture in filter(tarfile.TarInfo.isfile, inner):
-                    name = PurePosixPath(picture.name).name
-                    if listing.is_picture(name):
-                        yield (wnid, name), picture.size, folder.offset_data + picture.offset_data
+                for image in filter(tarfile.TarInfo.isfile, inner):
+                    name = PurePosixPath(image.name).name
+                    if listing.is_image(name):
+                        yield (wnid, name), image.size, folder.offset_data + image.offset_data
 
 
 def _header(block: bytes) -> tuple[str, int] | None:
-    """Name and bytes of the member whose header this is, if it is one."""
+    """File name and size in a tar header, None if the block is not a header."""
     try:
         member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -209,6 +213,7 @@ def _header(block: bytes) -> tuple[str, int] | None:
     return PurePosixPath(member.name).name, member.size
 
 
+# The reader of each form: ``listing(path, out, spec)`` lists the images at a path, ``read(i)`` returns file i.
 FORMS = {"tar": Tar, "folders": Folders, "parquet": imagenet_parquet.Parquet}
 
 open_images = ImageNet

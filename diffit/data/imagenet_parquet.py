@@ -1,7 +1,7 @@
-"""ImageNet as the parquet files of the Hugging Face data set ``ILSVRC/imagenet-1k``, read by row groups.
+"""ImageNet as Parquet files of the Hugging Face data set ``ILSVRC/imagenet-1k``, read by row groups.
 
-Its 294 files of the training set (about 150 GB) have the columns ``image``, a struct of the JPEG file's ``bytes`` and
-its ``path`` (``n03954731_53652_n03954731.JPEG``: the file's name of old, and its class again), and ``label``.
+The training set has 294 files (about 150 GB) with two columns: ``image``, a struct of the JPEG file's ``bytes`` and its
+``path``, which is the original name followed by the class (``n03954731_53652_n03954731.JPEG``); and ``label``.
 """
 
 import re
@@ -19,23 +19,24 @@ PATTERN = "train-*.parquet"
 
 
 def paths(folder: Path) -> list[Path]:
-    """The parquet files of the training set in a folder or in its ``data``, where the hub has them, in order."""
+    """The Parquet files of the training set in a folder or in its subfolder ``data`` (the hub's layout), in order."""
     return sorted(folder.glob(PATTERN)) or sorted(folder.glob(f"data/{PATTERN}"))
 
 
 def download(revision: str, parent: Path) -> Path:
-    """Fetch what is not there yet of the data set at a commit into a folder under ``parent``; returns the folder.
+    """Download the missing files of the data set at a commit into a folder in ``parent``; return the folder.
 
-    The folder is named after the commit and shared by the data sets of all resolutions. The hub's client verifies what
-    it fetches and locks the files, so that several may ask at once. Raises :class:`UserError` that says what to do.
+    The folder is named after the commit and shared by the data sets of all resolutions. The hub's client verifies and
+    locks the files, so that several processes may download at the same time. Raises :class:`UserError` without a token,
+    without access to the data set, and for network errors.
     """
-    from huggingface_hub import get_token, snapshot_download  # here, since few need it
+    from huggingface_hub import get_token, snapshot_download  # here, because few data sets need it
     from huggingface_hub.errors import HTTPError, XetDownloadError
 
-    allowed = f"accept the licence on the page of {REPOSITORY} on the Hugging Face hub and set HF_TOKEN to your token"
-    instead = "or put ImageNet's tar on this machine and name it under path: in the data set's config"
+    allow = f"accept the licence on the page of {REPOSITORY} on the Hugging Face hub and set HF_TOKEN to your token"
+    instead = "or put ImageNet's tar on this machine and set path: of the data set to it"
     if not get_token():
-        raise UserError(f"ImageNet's download needs a token of the Hugging Face hub; {allowed}, {instead}")
+        raise UserError(f"the download of ImageNet needs a token of the Hugging Face hub; {allow}, {instead}")
     folder = parent / f"imagenet-1k-{revision[:8]}"
     try:
         snapshot_download(
@@ -45,72 +46,74 @@ def download(revision: str, parent: Path) -> Path:
         if full := files.write_error(error):
             raise full from error
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-            raise UserError(f"the Hugging Face hub refuses {REPOSITORY} to your token; {allowed}, {instead}") from error
+            raise UserError(
+                f"the Hugging Face hub denies your token access to {REPOSITORY}; {allow}, {instead}"
+            ) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{REPOSITORY} could not be downloaded ({reason}); run the same command again where there is a network: "
-            f"it goes on with what is there, {instead}"
+            f"{REPOSITORY} could not be downloaded ({reason}); run the same command again with a network "
+            f"connection: it resumes the download, {instead}"
         ) from error
     return folder
 
 
 class Parquet:
-    """Parquet files. An entry of the listing is ``[wnid/file, parquet file, row group, row]``, in their own order."""
+    """Parquet files. An entry of the listing is ``[wnid/file, Parquet file, row group, row]``, in the files' order."""
 
     def __init__(self, path: Path, archive: Path, entries: list):
         self._paths, self._entries = {file.name: file for file in paths(path)}, entries
-        self._held, self._pictures = None, None  # the row group that was read last, and its pictures
+        self._held, self._images = None, None  # the row group that was read last, and its images
 
     @staticmethod
     def listing(path: Path, out: Path, spec: dict) -> list:
-        """Every picture, of which names and labels alone are read; :class:`UserError` where the two disagree."""
+        """List all images. Only names and labels are read. Raises :class:`UserError` if they disagree."""
         return [entry for file in progress(paths(path), desc="list", unit="file") for entry in _rows(file)]
 
     def read(self, i: int) -> bytes:
-        """The JPEG file of a picture. Pictures of one row group (100 at the hub) are fast one after the other."""
+        """The JPEG file of an image. Consecutive images of a row group (100 images on the hub) are read only once."""
         name, file, group, row = self._entries[i]
         if file not in self._paths:
-            raise UserError(f"{file} has vanished since it was listed; {AGAIN}")
+            raise UserError(f"{file} is missing, although it was listed; {AGAIN}")
         if self._held != (file, group):
             with _opened(self._paths[file]) as parquet:
-                self._pictures = parquet.read_row_group(group, columns=["image"])["image"].combine_chunks()
+                self._images = parquet.read_row_group(group, columns=["image"])["image"].combine_chunks()
             self._held = file, group
-        picture = self._pictures[row].as_py() if row < len(self._pictures) else {"path": ""}
-        if not name.endswith(f"/{picture['path']}"):
+        image = self._images[row].as_py() if row < len(self._images) else {"path": ""}
+        if not name.endswith(f"/{image['path']}"):
             raise UserError(f"{self._paths[file]} has changed since it was listed; {AGAIN}")
-        return picture["bytes"]
+        return image["bytes"]
 
 
 def _rows(file: Path) -> Iterator[list]:
     with _opened(file) as parquet:
         for group in range(parquet.num_row_groups):
             table = parquet.read_row_group(group, columns=["image.path", "label"])
-            pictures, labels = table["image"].to_pylist(), table["label"].to_pylist()
-            for row, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-                yield [f"{_wnid(file, picture['path'], label)}/{picture['path']}", file.name, group, row]
+            images, labels = table["image"].to_pylist(), table["label"].to_pylist()
+            for row, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield [f"{_wnid(file, image['path'], label)}/{image['path']}", file.name, group, row]
 
 
 def _wnid(file: Path, name: str | None, label: int) -> str:
-    """The class that a picture's name says; :class:`UserError` where its label says another."""
+    """The class in an image's name. Raises :class:`UserError` if its label is of another class."""
     wnid = (re.findall(r"n\d{8}", name or "") or [None])[-1]
     if NUMBERS.get(wnid) != label:
         raise UserError(
-            f"{file}: the picture {name} has the label {label}, but its class has the number {NUMBERS.get(wnid)}; "
-            f"take the training set of {REPOSITORY}"
+            f"{file}: the image {name} has the label {label}, but its class has the number {NUMBERS.get(wnid)}; "
+            f"use the training set of {REPOSITORY}"
         )
     return wnid
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator:
-    """A parquet file; what cannot be read of it is a :class:`UserError`."""
-    from pyarrow.parquet import ParquetFile  # here, since only this form needs it
+    """Open a Parquet file; turn errors while it is read into a :class:`UserError`."""
+    from pyarrow.parquet import ParquetFile  # here, because only this form needs it
 
     try:
         with ParquetFile(file) as parquet:
             yield parquet
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's own are of these
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's exceptions are subclasses of these
         if isinstance(error, UserError):
             raise
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{file} is no whole parquet file of {REPOSITORY} ({reason}); get it again") from error
+        raise UserError(f"{file} is not a complete Parquet file of {REPOSITORY} ({reason}); get it again") from error

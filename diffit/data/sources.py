@@ -1,10 +1,12 @@
-"""The registry of data sources: what ``datasets.*.source`` can be, and what each stage needs to know of it."""
+"""The registry of data sources: the values of ``datasets.*.source`` in the config.
+
+To add a source, write a module that satisfies :class:`Reader` and register a :class:`DataSource` that names it.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol
 
 from PIL import Image
@@ -12,6 +14,7 @@ from PIL import Image
 from diffit.cli import UserError
 from diffit.data import imagenet_classes
 from diffit.data.listing import AGAIN
+from diffit.data.origins import Origin
 from diffit.registry import (
     BOOLEAN,
     COUNT,
@@ -30,35 +33,53 @@ from diffit.store import files
 
 
 class Images(Protocol):
-    """A numbered set of images, each with a class."""
+    """Images by number. ``labels`` are indices into ``class_names``, or all 0 without classes."""
 
     class_names: list[str]
     labels: list[int]
 
     def image(self, i: int) -> Image.Image:
-        """Image ``i``, RGB, at its own size."""
+        """Image ``i``, RGB, in its original size."""
 
     def name(self, i: int) -> str:
-        """How error messages name image ``i``."""
+        """The name of image ``i`` for error messages."""
+
+
+class Reader(Protocol):
+    """The contract of the module of a data source. ``spec`` is the data set's entry in the config."""
+
+    def origin(self, spec: dict) -> Origin:
+        """Where :meth:`fetch` gets the data from. Preflight checks that it is available."""
+
+    def fetch(self, spec: dict, out: Path) -> dict:
+        """Called by the download stage: get the data, verify them and write the archive into the folder ``out``.
+
+        Returns JSON values for ``archive.json``, among them ``sha256`` of the content. Data that stay in the user's
+        folder are listed (:mod:`diffit.data.listing`). Raises :class:`UserError` for missing, damaged or other data.
+        """
+
+    def open_images(self, archive: Path, record: dict, spec: dict) -> Images:
+        """Called by the shard stage: open the archive, whose ``archive.json`` is ``record``.
+
+        Raises :class:`UserError` if the archive or the listed data changed since the download.
+        """
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """One data source.
+    """A data source.
 
     Args:
-        name: what ``source:`` says.
+        name: the value of ``source``.
         description: one sentence for people.
-        module: the module that reads it. It has ``fetch(spec, out) -> dict``, which fills the archive folder and
-            returns what its record says beside the source; ``open_images(archive, record, spec) -> Images``; and
-            ``origin(spec)``, one of :mod:`diffit.data.origins`. It is imported when it is used, and its code is part
-            of the fingerprint of this source's data sets only.
+        module: full name of the module, a :class:`Reader`. It is imported when it is needed, and its code is part of
+            the fingerprints of data sets of this source only.
         settings: the keys of a data set of this source, without ``source``, ``shards`` and ``references``.
-        images: the number of its images, None where only the download tells.
-        classes: the number of its classes, None where only the download tells.
-        references: whether a data set of this source can be scored against another one.
-        statistics: whether its archive holds published statistics, which count instead of measured ones.
-        watched: the folder whose time of change means that images were added or removed, where there is one.
+        images: number of images, None if it is known only after the download.
+        classes: number of classes, None if it is known only after the download.
+        references: whether a data set of this source may be scored against another data set.
+        statistics: whether the archive holds published statistics, which are used instead of measured ones.
+        watched: returns the folder whose modification time shows that images were added or removed, None without one.
     """
 
     name: str
@@ -71,8 +92,8 @@ class DataSource:
     statistics: bool = False
     watched: Callable[[dict], Path | None] = lambda spec: None
 
-    def load(self) -> ModuleType:
-        """The module that reads this source."""
+    def load(self) -> Reader:
+        """Import the module."""
         return importlib.import_module(self.module)
 
 
@@ -157,8 +178,11 @@ SOURCES: Registry[DataSource] = Registry(
 
 
 def open_archive(archive: Path, spec: dict) -> tuple[Images, str]:
-    """Open what the download stage left in ``archive``; returns the images and the sha256 of their content."""
+    """Open an archive of the download stage; return its images and the sha256 of their content.
+
+    Raises :class:`UserError` for a missing or damaged archive and for one of another source.
+    """
     record = files.read_json(archive / "archive.json", AGAIN)
     if record["source"] != spec["source"]:
-        raise UserError(f"{archive} holds {record['source']}, the config says {spec['source']}; {AGAIN}")
+        raise UserError(f"{archive} holds {record['source']}, but the config says {spec['source']}; {AGAIN}")
     return SOURCES[spec["source"]].load().open_images(archive, record, spec), record["sha256"]

@@ -1,1 +1,1 @@
-"""Where a training runs: on this machine or as a SLURM job."""
+"""Run a training: in this process, in several processes of this machine, or as a job of a cluster."""

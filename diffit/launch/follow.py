@@ -1,4 +1,4 @@
-"""Follow a run's SLURM job from the terminal: its state, its progress, its end, and a way to leave or to cancel it."""
+"""Follow a run's SLURM job on the terminal: show its state and progress, wait for its end, leave it or cancel it."""
 
 import logging
 import signal
@@ -14,18 +14,18 @@ from diffit.training.task import Task
 
 log = logging.getLogger("diffit")
 
-INTERRUPTED = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"}  # the cluster's doing: worth another job
-LEAST_SECONDS, MOST_SECONDS = 2, 30  # between questions to SLURM's controller, which many follow
-SAY_EVERY_SECONDS = 60
-SECOND_THOUGHTS_SECONDS = 10
+INTERRUPTED = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"}  # caused by the cluster: submit another job
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 2, 30  # long polls spare SLURM's controller, which all users share
+PRINT_EVERY_SECONDS = 60
+CONFIRM_SECONDS = 10
 CANCEL_SECONDS = 120
 
 
 def follow(task: Task, submission: dict) -> None:
-    """Return once the milestone is there, or once the job has ended and another one should go on from its state.
+    """Follow the job of a submission until the milestone is reached, or until another job must continue the training.
 
-    Raises :class:`UserError` where the job ended for another reason. SIGTERM, or one SIGINT, ends this process and
-    leaves the job alone; a second SIGINT cancels it.
+    SIGTERM or one SIGINT ends this process, and the job continues; a second SIGINT cancels the job. Raises
+    :class:`UserError` if the job failed or was cancelled.
     """
     follower = _Follower(task, submission)
     previous = {number: signal.signal(number, follower.interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -40,78 +40,85 @@ def follow(task: Task, submission: dict) -> None:
 class _Follower:
     def __init__(self, task: Task, submission: dict):
         self.task, self.submission = task, submission
-        self.name, self.job, self.last = submission["name"], submission["job"], slurm_job.Job(submission["job"], "", "")
+        self.name, self.job = submission["name"], submission["job"]
+        self.last_seen = slurm_job.Job(self.job, "", "")
         self.progress = _Progress(task)
-        self.interrupts, self.interrupted_at, self.terminated = 0, 0.0, False
-        self.warned = False
+        self.interrupts, self.interrupted_at, self.is_terminated = 0, 0.0, False
+        self.has_warned = False
 
     def interrupt(self, number, _frame) -> None:
-        self.terminated |= number == signal.SIGTERM
+        self.is_terminated |= number == signal.SIGTERM
         self.interrupts += number == signal.SIGINT
         self.interrupted_at = time.monotonic()
 
     def run(self) -> None:
-        pause, due, seen_ended = LEAST_SECONDS, time.monotonic(), 0
+        pause, due, seen_ended = MIN_POLL_SECONDS, time.monotonic(), 0
         asked_to_confirm = False
         while True:
-            asked_to_confirm = self._obey(asked_to_confirm)
+            asked_to_confirm = self._handle_signals(asked_to_confirm)
             reached = self.task.is_reached()
             if reached and self.submission["kimg"] != self.task.kimg:
                 return
             if reached or time.monotonic() >= due:
-                changed = self._look()
-                pause = LEAST_SECONDS if changed else min(MOST_SECONDS, 1.2 * pause)
+                has_changed = self._poll()
+                pause = MIN_POLL_SECONDS if has_changed else min(MAX_POLL_SECONDS, 1.2 * pause)
                 due = time.monotonic() + pause
-                # Twice: a job on its way back to the queue may look as if it had ended.
-                seen_ended = seen_ended + 1 if self.last.has_ended else 0
+                # A job that is being requeued may look for a moment as if it had ended, so check twice.
+                seen_ended = seen_ended + 1 if self.last_seen.has_ended else 0
                 if seen_ended == 2:
                     return self._end()
-            self.progress.tell()
+            self.progress.update()
             time.sleep(1)
 
-    def _look(self) -> bool:
-        """Ask for the job's state and say where it changed; returns whether it did."""
+    def _poll(self) -> bool:
+        """Ask SLURM for the job's state, print it if it changed, and return whether it changed."""
         try:
             job = slurm_job.find(self.name) or slurm_job.Job(self.job, "UNKNOWN", "")
         except SlurmError as error:
-            if not self.warned:
-                log.warning("warning: SLURM does not answer (%s); job %s may well go on", error, self.job)
-                self.warned = True
+            if not self.has_warned:
+                log.warning("warning: SLURM does not answer (%s); job %s may still run", error, self.job)
+                self.has_warned = True
             return False
-        self.warned = False
-        changed, self.last = job != self.last, job
-        if changed and not job.has_ended:
+        self.has_warned = False
+        has_changed, self.last_seen = job != self.last_seen, job
+        if has_changed and not job.has_ended:
             reason = "" if job.reason in ("None", "") else f" ({job.reason})"
             log.info("job %s is %s%s", job.id, job.state, reason)
-        return changed
+        return has_changed
 
     def _end(self) -> None:
         if self.task.is_reached():
             return
-        ended = slurm_job.outcome(self.job) or self.last.state
+        ended = slurm_job.outcome(self.job) or self.last_seen.state
         images = checkpoints.Checkpoints(self.task.state).images()
         if ended == "COMPLETED" and self.submission["kimg"] != self.task.kimg:
             return
         if ended in INTERRUPTED and images > self.submission["images"]:
-            log.info("job %s ended %s after %d images; another one goes on from there", self.job, ended, images)
+            log.info("job %s ended as %s after %d images; another job continues from there", self.job, ended, images)
             return
         logs = Path(self.submission["logs"]) / f"{self.job}_0_log.out"
-        how = "was cancelled" if ended == "CANCELLED" else f"ended as {ended}{_last_words(logs)}"
+        how = "was cancelled" if ended == "CANCELLED" else f"ended as {ended}{_last_error(logs)}"
         raise UserError(
-            f"job {self.job} of {self.task.folder} {how}; its state after {images} images is saved and the same "
-            f"command goes on from there; its log is {logs}"
+            f"job {self.job} of {self.task.folder} {how}; its state after {images} images is saved; repeat the "
+            f"command to continue; its log is {logs}"
         )
 
-    def _obey(self, asked: bool) -> bool:
-        """Leave, or cancel the job, as signals have asked; returns whether a second interrupt is waited for."""
+    def _handle_signals(self, asked: bool) -> bool:
+        """Leave or cancel the job if signals ask for it.
+
+        Args:
+            asked: whether the user was asked for a second interrupt.
+
+        Returns whether the user has been asked now.
+        """
         if self.interrupts >= 2:
             self._cancel()
             sys.exit(128 + signal.SIGINT)
-        if self.terminated or (asked and time.monotonic() - self.interrupted_at > SECOND_THOUGHTS_SECONDS):
-            log.info("job %s goes on without this process; the same command attaches to it again", self.job)
-            sys.exit(128 + (signal.SIGTERM if self.terminated else signal.SIGINT))
+        if self.is_terminated or (asked and time.monotonic() - self.interrupted_at > CONFIRM_SECONDS):
+            log.info("job %s continues without this process; repeat the command to attach to it", self.job)
+            sys.exit(128 + (signal.SIGTERM if self.is_terminated else signal.SIGINT))
         if self.interrupts and not asked:
-            log.info("interrupt again within %d s to cancel job %s", SECOND_THOUGHTS_SECONDS, self.job)
+            log.info("interrupt again within %d s to cancel job %s", CONFIRM_SECONDS, self.job)
         return self.interrupts > 0
 
     def _cancel(self) -> None:
@@ -122,37 +129,38 @@ class _Follower:
                 time.sleep(1)
         except SlurmError as error:
             raise UserError(f"job {self.job} could not be cancelled ({error}); try: scancel {self.job}") from None
-        log.info("job %s is cancelled; the same command goes on from its last checkpoint", self.job)
+        log.info("job %s is cancelled; repeat the command to continue from its last checkpoint", self.job)
 
 
 class _Progress:
-    """What the job's journal says: a bar on a terminal, a line a minute elsewhere."""
+    """Shows the training log of the job: a progress bar on a terminal, else one line per minute."""
 
     def __init__(self, task: Task):
-        self.path, self.images, self.batch = task.state / "log.jsonl", task.images, task.identity["training"]["batch"]
+        self.path, self.batch = task.state / metrics_log.LOG_FILE, task.identity["training"]["batch"]
+        self.end_images = task.images
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}"
         self.bar = progress(total=task.images, desc=task.folder.name, unit="img", unit_scale=True, bar_format=form)
-        self.said_at, self.entry = -SAY_EVERY_SECONDS, metrics_log.last(self.path)
+        self.printed_at, self.entry = -PRINT_EVERY_SECONDS, metrics_log.read_last(self.path)
 
-    def tell(self) -> None:
-        entry = metrics_log.last(self.path)
+    def update(self) -> None:
+        entry = metrics_log.read_last(self.path)
         if entry is None or entry == self.entry:
             return
         self.entry = entry
-        said = metrics_log.sentence(entry["images"], self.images, entry["loss"], entry["images_per_second"])
+        line = metrics_log.progress_line(entry["images"], self.end_images, entry["loss"], entry["images_per_second"])
         step = f"step {entry['images'] // self.batch}: "
-        self.bar.set_postfix_str(step + said.partition("images, ")[2], refresh=False)
+        self.bar.set_postfix_str(step + line.partition("images, ")[2], refresh=False)
         self.bar.update(entry["images"] - self.bar.n)
-        if self.bar.disable and time.monotonic() - self.said_at > SAY_EVERY_SECONDS:
-            log.info("%s%s", step, said)
-            self.said_at = time.monotonic()
+        if self.bar.disable and time.monotonic() - self.printed_at > PRINT_EVERY_SECONDS:
+            log.info("%s%s", step, line)
+            self.printed_at = time.monotonic()
 
     def close(self) -> None:
         self.bar.close()
 
 
-def _last_words(path: Path) -> str:
-    """Why the training itself says that it ended, in parentheses; nothing where it was killed."""
+def _last_error(path: Path) -> str:
+    """Return the last error message in the log of a job, in parentheses; empty if the job was killed."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
-    return f" ({said})" if said else ""
+    message = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+    return f" ({message})" if message else ""

@@ -1,207 +1,64 @@
-"""How a training is carried out: by this process, by several of this machine, or by one job of a SLURM cluster.
+"""The launchers by name, and the options of the training command that choose and configure one.
 
-The command that asks for a SLURM job submits it, follows it and can be killed, left or started again at any time: what
-it is about to submit stands in ``state/submission.json``, under a name that no other job has, before it is submitted.
-Whoever comes later finds the job by that name and follows it too. The job runs a copy of the package made when it was
-submitted, after each requeue as well; only a new submission moves a run to new code. Who holds the run's lock when is
-told in diffit/runs/run_lock.py.
+Another scheduler than SLURM is one module with the three functions of :class:`Launcher` and one entry in ``LAUNCHERS``.
 """
 
-import logging
 import os
-import re
-import sys
-import time
-import uuid
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from diffit.cli import UserError, non_negative_int, positive_int
-from diffit.launch import slurm_job
-from diffit.launch.follow import follow
-from diffit.launch.local_ranks import run_ranks, this_command
-from diffit.runs import checkpoints, run_record
-from diffit.runs.run_lock import lock
-from diffit.store import files, fingerprint
-from diffit.training import ranks
-from diffit.training.ranks import Rank
-from diffit.training.task import Task
+from diffit.cli import non_negative_int, positive_int
+from diffit.launch import local_launcher, slurm_launcher
+from diffit.registry import Registry
+from diffit.training.ranks import LAUNCHER
+from diffit.training.task import Task, Train
 
-log = logging.getLogger("diffit")
 
-Train = Callable[[Task, Rank], int | None]  # one rank's part; the signal that ended it before the milestone, or None
+@dataclass(frozen=True)
+class Launcher:
+    """A way to run a training.
 
-DETACHED = 75  # exit status, EX_TEMPFAIL: not there yet, ask again
-SUBMITTING_SECONDS = 30  # sbatch may outlive a command that was killed
-LOCK_PATIENCE_SECONDS = 600
+    Attributes:
+        name: value of ``--launcher``, and of the environment variable ``DIFFIT_LAUNCHER`` in the ranks that it starts.
+        add_arguments: adds the options that only this launcher has.
+        launch: runs the training command of the user: trains and puts the milestone where the workflow expects it.
+            Exits with 128 + signal if a signal ended the training.
+        train_rank: runs the same command in a rank that ``launch`` started.
+    """
+
+    name: str
+    add_arguments: Callable[[ArgumentParser], None]
+    launch: Callable[[Task, Train, Namespace], None]
+    train_rank: Callable[[Task, Train], None]
+
+
+LAUNCHERS = Registry(
+    "launcher",
+    Launcher(local_launcher.NAME, local_launcher.add_arguments, local_launcher.launch, local_launcher.train_rank),
+    Launcher(slurm_launcher.NAME, slurm_launcher.add_arguments, slurm_launcher.launch, slurm_launcher.train_rank),
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The options that say where and with what a training runs."""
-    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="here, or as a SLURM job")
-    parser.add_argument("--ranks", type=positive_int, default=1, help="local: processes on this machine")
-    parser.add_argument("--partition", default="", help="slurm: partition (default: the cluster's)")
-    parser.add_argument("--account", default="", help="slurm: account (default: the cluster's)")
-    parser.add_argument("--nodes", type=positive_int, default=1, help="slurm: nodes")
-    parser.add_argument("--gpus", type=non_negative_int, default=0, help="slurm: GPUs per node, one rank each")
-    parser.add_argument("--cpus", type=non_negative_int, default=0, help="slurm: CPUs a rank")
-    parser.add_argument("--memory", default="", help="slurm: memory a node, as sbatch takes it")
-    parser.add_argument("--hours", type=_hours, default=24, help="slurm: time limit; the training goes on beyond it")
-    parser.add_argument("--sbatch", default="", metavar="'KEY=VALUE …'", help="slurm: further options of sbatch")
-    parser.add_argument("--setup", default="", metavar="LINE", help="slurm: shell line run before the ranks start")
-    parser.add_argument("--detach", action="store_true", help="slurm: leave the job alone once it is submitted")
-
-
-def _hours(text: str) -> float:
-    try:
-        hours = float(text)
-    except ValueError:
-        hours = 0
-    if not hours > 0:
-        raise ArgumentTypeError(f"{text!r} is not a number of hours")
-    return hours
+    """Add the options of all launchers. Those of a job have the names of the resources of rule train."""
+    add = parser.add_argument
+    add("--launcher", choices=list(LAUNCHERS), default="local", help="run the training here or submit it as a job")
+    add("--nodes", type=positive_int, default=1, help="job: number of nodes")
+    add("--gpu", type=non_negative_int, default=0, help="job: GPUs per node, one rank each; 0: one rank per node")
+    add("--cpus-per-task", type=non_negative_int, default=0, help="job: CPUs per rank (default: the cluster's)")
+    add("--mem-mb", type=non_negative_int, default=0, help="job: memory per node in MB (default: the cluster's)")
+    add("--runtime", type=positive_int, default=24 * 60, metavar="MINUTES",
+        help="job: time limit, at which the job is requeued and continues (default: %(default)s)")  # fmt: skip
+    add("--setup", default="", metavar="LINE", help="job: shell line to run on the first node before the ranks start")
+    add("--detach", action="store_true", help="job: exit after the submission instead of following the job")
+    for launcher in LAUNCHERS.values():
+        launcher.add_arguments(parser)
 
 
 def launch(task: Task, train: Train, arguments: Namespace) -> None:
-    """Train as asked and deliver the milestone. Exits with 128 + signal where a signal ended it before."""
-    if ranks.in_job():
-        _in_job(task, train)
-    elif ranks.is_rank():
-        with ranks.join() as rank:
-            stopped = train(task, rank)
-        _leave(stopped)
-    elif arguments.launcher == "local":
-        _here(task, train, arguments.ranks)
+    """Run the training command with the launcher that was chosen, or as a rank if a launcher started this process."""
+    if started_by := os.environ.get(LAUNCHER):
+        LAUNCHERS[started_by].train_rank(task, train)
     else:
-        names = ("partition", "account", "nodes", "gpus", "cpus", "memory", "hours", "sbatch", "setup")
-        _as_job(task, slurm_job.Request(*(getattr(arguments, name) for name in names)), arguments.detach)
-
-
-def _here(task: Task, train: Train, count: int) -> None:
-    # A milestone that the training of a later one passes is published at once, while that one goes on.
-    with lock(task.state / "lock", unless=task.is_reached) as held:
-        run_record.claim(task.state, task.identity)
-        if held and not task.is_reached():
-            task.prepare()
-            if count == 1:
-                with ranks.join() as rank:
-                    stopped = train(task, rank)
-                _leave(stopped)
-            elif status := run_ranks(count, this_command()):
-                sys.exit(status)
-        task.deliver()
-
-
-def _leave(stopped: int | None) -> None:
-    if stopped:
-        sys.exit(128 + stopped)
-
-
-def _in_job(task: Task, train: Train) -> None:
-    with ranks.join() as rank:
-        with _leg(task) if rank.is_first else nullcontext():
-            rank.barrier()
-            stopped = train(task, rank)
-        if stopped:
-            if rank.is_first:
-                slurm_job.requeue()
-            rank.barrier()  # a rank that left before would end the job
-
-
-@contextmanager
-def _leg(task: Task) -> Iterator[None]:
-    """Hold the run for a job that begins or goes on, if it is the one that the run waits for."""
-    own, current = os.environ[slurm_job.SUBMISSION], (_submission(task) or {}).get("name")
-    if own != current:
-        raise UserError(f"this job, {own}, is no longer that of {task.folder}, which is {current}; nothing was done")
-    deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-    with lock(task.state / "lock", unless=lambda: time.monotonic() > deadline) as held:
-        if not held:
-            raise UserError(f"another process trains {task.folder}; once it has ended, the same command goes on")
-        run_record.claim(task.state, task.identity)
-        task.prepare()
-        yield
-
-
-def _as_job(task: Task, request: slurm_job.Request, detach: bool) -> None:
-    slurm_job.require()
-    run_record.claim(task.state, task.identity)
-    while not task.is_reached():
-        submission = _current(task, request)
-        if submission is None:  # it changed hands just now
-            continue
-        if detach:
-            log.info("job %s trains %s; the same command attaches to it again", submission["job"], task.folder)
-            sys.exit(DETACHED)
-        follow(task, submission)
-    task.deliver()
-
-
-def _current(task: Task, request: slurm_job.Request) -> dict | None:
-    """The submission whose job is queued or runs, a new one where there is none; None where another process knows."""
-    before = _submission(task)
-    if running := _running(task, before):
-        return running
-
-    def settled() -> bool:
-        return task.is_reached() or _submission(task) != before
-
-    with lock(task.state / "lock", unless=settled, ended=before and before["job"]) as held:
-        if not held or settled():
-            return None
-        return _submit(task, request)
-
-
-def _running(task: Task, submission: dict | None) -> dict | None:
-    """The submission, with its job's number, where its job has not ended."""
-    if submission is None:
-        return None
-    job = slurm_job.wait_for_answer(submission["name"])
-    while job is None and submission["job"] is None and time.time() - submission["at"] < SUBMITTING_SECONDS:
-        time.sleep(1)
-        job = slurm_job.wait_for_answer(submission["name"])
-    if job is None or job.has_ended:
-        return None
-    if submission["job"] is None:
-        submission = {**submission, "job": job.id}
-        files.write_json(_record(task), submission)
-    log.info("job %s trains %s already: following it", job.id, task.folder)
-    if submission["code"] != run_record.code_of(task.identity):
-        log.info("it keeps the code that it was submitted with, from %s", submission["package"])
-    return submission
-
-
-def _submit(task: Task, request: slurm_job.Request) -> dict:
-    task.refuse_what_has_passed()
-    task.refuse_uneven(request.ranks)
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", task.folder.name)  # SLURM replaces %j and the like
-    name, logs = f"diffit-{plain}-{uuid.uuid4().hex[:8]}", Path("logs/train") / plain / "slurm"
-    package = fingerprint.copy(task.state.absolute() / "code")
-    submission = {
-        "name": name,
-        "job": None,
-        "at": time.time(),
-        "code": run_record.code_of(task.identity),
-        "package": str(package),
-        "logs": str(logs),
-        "kimg": task.kimg,
-        "images": checkpoints.Checkpoints(task.state).images(),
-    }
-    files.write_json(_record(task), submission)
-    job_ranks = slurm_job.JobRanks(name, sys.modules["__main__"].__spec__.name, sys.argv[1:])
-    comment = f"trains {task.folder.absolute()} to {task.kimg} kimg"
-    submission["job"] = slurm_job.submit(job_ranks, request, logs, package, comment)
-    files.write_json(_record(task), submission)
-    log.info("job %s, %s, %s", submission["job"], name, comment)
-    return submission
-
-
-def _record(task: Task) -> Path:
-    return task.state / "submission.json"
-
-
-def _submission(task: Task) -> dict | None:
-    path = _record(task)
-    return files.read_json(path, remedy="delete it if no job of the run is in squeue") if path.exists() else None
+        LAUNCHERS[arguments.launcher].launch(task, train, arguments)

@@ -1,6 +1,7 @@
-"""Several ranks of a training on this machine, each a process."""
+"""Several ranks of a training as processes of this machine."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -8,25 +9,27 @@ import subprocess
 import sys
 import time
 
-from diffit.training.ranks import LAUNCHER, STOP_SIGNALS
+from diffit.training.ranks import LAUNCHER, STOP_SIGNALS, Place
 
+NAME = "local"
+PARENT = "DIFFIT_LAUNCHER_PID"  # environment variable of each rank: the process that started it
 GRACE_SECONDS = 60
 
 
-def run_ranks(ranks: int, command: list[str]) -> int:
-    """Run ``command`` once a rank on this machine and return the first exit status that is not 0, else 0.
+def start(ranks: int, command: list[str]) -> int:
+    """Run ``command`` in each of ``ranks`` processes. Return 0, or the first exit status that is not 0.
 
-    Signals that ask this process to end are passed on. When one rank dies, the others get SIGTERM, and SIGKILL after
+    Stop signals are passed on to the ranks. If one rank fails, the others get SIGTERM, and SIGKILL after
     ``GRACE_SECONDS``.
     """
-    # Snakemake hands a job its threads in OMP_NUM_THREADS; the ranks share them.
+    # Snakemake sets OMP_NUM_THREADS to the threads of its job; the ranks share them.
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     environment = {
         **os.environ,
-        LAUNCHER: str(os.getpid()),
+        LAUNCHER: NAME,
+        PARENT: str(os.getpid()),
         "OMP_NUM_THREADS": str(max(1, threads // ranks)),
         "WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
     }
     processes: list[subprocess.Popen] = []
@@ -38,8 +41,7 @@ def run_ranks(ranks: int, command: list[str]) -> int:
     previous = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
     try:
         for rank in range(ranks):
-            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen(command, env=own))
+            processes.append(subprocess.Popen(command, env={**environment, "RANK": str(rank)}))
         return _wait(processes)
     finally:
         for process in processes:
@@ -48,8 +50,15 @@ def run_ranks(ranks: int, command: list[str]) -> int:
             signal.signal(number, handler)
 
 
+def place() -> Place:
+    """Return the place of this rank, and have the kernel kill this process when its launcher ends."""
+    _die_with_launcher()
+    index, world, port = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    return Place(index, world, local_index=index, host="127.0.0.1", port=port)
+
+
 def this_command() -> list[str]:
-    """The command line that started this process, for starting it again as a rank."""
+    """Return the command line that starts this process again."""
     return [sys.executable, "-m", sys.modules["__main__"].__spec__.name, *sys.argv[1:]]
 
 
@@ -71,6 +80,14 @@ def _wait(processes: list[subprocess.Popen]) -> int:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _die_with_launcher() -> None:
+    """Have the kernel kill this rank when its launcher is killed. An orphan would train beside the next attempt."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(os.environ[PARENT]):  # the launcher was killed before the call
+        os._exit(1)

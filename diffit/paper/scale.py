@@ -43,7 +43,7 @@ class Scale:
     def samples(self, place: str, name: str, sampler: str | None = None, milestone: int | None = None) -> SampleSet:
         """The samples of a run or, at the toys' scale, of its toy.
 
-        A toy of published weights is a toy of the training that produces such weights here.
+        Published weights have no toy of their own: the overlay names the run whose toy takes their place.
 
         Args:
             place: where the run is named, for error messages.
@@ -68,8 +68,8 @@ class Scale:
         kimg = run["milestones"][-1] if is_released else kimg
         return SampleSet(PREFIX + trained, toy_milestone(run, kimg, self.overlay), PREFIX + sampler)
 
-    def is_trained_for(self, name: str) -> bool:
-        """Whether a run has published weights, which a training stands for at the toys' scale."""
+    def is_published(self, name: str) -> bool:
+        """Whether a run has published weights, so that the toy of another run takes its place."""
         return self.overlay is not None and name in self.overlay["weights"]
 
     def network(self, place: str, name: str) -> dict:

@@ -204,7 +204,7 @@ def as_latex(table: dict, rows: list[dict[str, Cell]]) -> str:
             runs[-1][1] += 1
         else:
             runs.append([column["group"], 1])
-    alone = all(group in ("", column["heading"]) for column, (group, _) in zip(columns, runs, strict=False))
+    ungrouped = all(group in ("", column["heading"]) for column, (group, _) in zip(columns, runs, strict=False))
     groups = " & ".join(["", *(rf"\multicolumn{{{count}}}{{c}}{{{escaped(group)}}}" for group, count in runs)]) + r" \\"
     lines = [
         r"% needs \usepackage{booktabs}",
@@ -213,7 +213,7 @@ def as_latex(table: dict, rows: list[dict[str, Cell]]) -> str:
         rf"\caption{{{escaped(table['title'])}}}",
         rf"\begin{{tabular}}{{l{''.join('r' if NUMERIC & column.keys() else 'l' for column in columns)}}}",
         r"\toprule",
-        *([] if alone and len(runs) == len(columns) else [groups]),
+        *([] if ungrouped and len(runs) == len(columns) else [groups]),
         " & ".join(escaped(text) for text in [table["name"], *(c["heading"] for c in columns)]) + r" \\",
         r"\midrule",
     ]

@@ -88,7 +88,7 @@ def _make_toy(table: dict, scale: Scale) -> None:
     table["notes"] += TOY_NOTES
     for row in table["rows"]:
         row.pop("against", None)
-        if any(scale.is_trained_for(source["run"]) for source in row.get("ours", {}).values()):
+        if any(scale.is_published(source["run"]) for source in row.get("ours", {}).values()):
             row["name"] += " (as a toy: trained)"
 
 

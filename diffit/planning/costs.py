@@ -89,7 +89,7 @@ class Costs:
     """The costs of jobs under one configuration.
 
     Args:
-        config: as :func:`diffit.config.validation.validate` completed it.
+        config: the configuration as :func:`diffit.config.toy_runs.complete` completes it.
         results: the folder of results, read for finished downloads and checkpoints.
         gpu: the GPU that runs all jobs.
         counts: the number of images in data sets that are not downloaded yet.
@@ -123,6 +123,7 @@ class Costs:
         return known or math.nan
 
     def shard(self, jobs: list[dict]) -> list[Cost]:
+        """The cost of shards of PNG images; here and below, ``jobs`` are the wildcards of each job."""
         costs = []
         for job in jobs:
             images = self._data_images(job["dataset"], job)
@@ -131,6 +132,7 @@ class Costs:
         return costs
 
     def train_vae(self, jobs: list[dict]) -> list[Cost]:
+        """The cost of training VAEs: 3 · (encoding + decoding FLOPs) · images."""
         costs = []
         for job in jobs:
             described = self.config["vaes"][job["vae"]]
@@ -141,7 +143,7 @@ class Costs:
         return costs
 
     def encode(self, jobs: list[dict]) -> list[Cost]:
-        """Encodes each image and its mirror image: float16 [2, 2, C, h, w]."""
+        """The cost of encoding each image and its mirror image to float16 [2, 2, C, h, w]."""
         costs = []
         for job in jobs:
             images = self._data_images(job["dataset"], job)
@@ -152,7 +154,7 @@ class Costs:
         return costs
 
     def train(self, jobs: list[dict]) -> list[Cost]:
-        """Each run once, from its newest checkpoint to its last milestone: 3 · forward FLOPs · images."""
+        """The cost of each run from its newest checkpoint to its last milestone: 3 · forward FLOPs · images."""
         targets: dict[str, int] = {}
         for job in jobs:
             targets[job["run"]] = max(int(job["kimg"]), targets.get(job["run"], 0))
@@ -169,6 +171,7 @@ class Costs:
         return costs + [Cost(bytes=self._decoded_bytes(dataset)) for dataset in images_of]
 
     def sample(self, jobs: list[dict]) -> list[Cost]:
+        """The cost of samples: (passes · forward FLOPs + decoding FLOPs) · images."""
         costs = []
         for job in jobs:
             run, sampler = self.config["runs"][job["run"]], self.config["samplers"][job["sampler"]]
@@ -183,7 +186,7 @@ class Costs:
         return costs
 
     def measure(self, jobs: list[dict]) -> list[Cost]:
-        """The arrays that a protocol needs of each image in float32, and a label of 8 bytes."""
+        """The cost of features: per image, the arrays of the protocol in float32 and a label of 8 bytes."""
         costs = []
         for job in jobs:
             kind, *names = job["images"].split("/")

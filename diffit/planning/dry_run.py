@@ -53,7 +53,7 @@ class LogHandler(LogHandlerBase):
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "event", None)
         if event == LogEvent.WORKFLOW_STARTED:
-            # Files that the workflow names are strings and come first; files of the command line are paths and override.
+            # The workflow's own files are strings and come first; files of the command line are paths and override.
             files = sorted(record.configfiles, key=lambda file: isinstance(file, Path))
             self._print(
                 sources=record.basedir,

@@ -22,15 +22,15 @@ def format_gpu_hours(hours: float) -> str:
 
 
 def format_minutes(minutes: float) -> str:
-    """A duration given in minutes, in its two largest units."""
+    """A duration given in minutes, in its two largest units: ``3 min``, ``2 h 29 min``, ``7 d 9 h``, ``4 h``."""
     if math.isinf(minutes):
         return "any time"
     minutes = round(minutes)
-    if minutes < 60:
-        return f"{minutes} min" if minutes else "< 1 min"
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // (24 * 60)} d {minutes // 60 % 24} h"
+    hours, days = minutes // 60, minutes // (24 * 60)
+    if not minutes:
+        return "< 1 min"
+    units = [(days, "d"), (hours % 24, "h")] if days else [(hours, "h"), (minutes % 60, "min")]
+    return " ".join(f"{count} {unit}" for count, unit in units if count)
 
 
 def format_wall_time(hours: float) -> str:

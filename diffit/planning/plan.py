@@ -96,12 +96,12 @@ def assumptions(gpu: Gpu, gpus: int, parallel: int) -> str:
     return "\n".join(
         [
             f"GPU-hours: FLOPs (2 per multiply-add) / ({gpu.peak / 1e12:g} TFLOP/s in bfloat16, half of it in TF32, "
-            f"1/{float32:g} in float32). Training reaches {gpu.training:.0%} of the peak, all else {gpu.inference:.0%}. "
-            "Work is in float32 unless a run or sampler says otherwise.",
+            f"1/{float32:g} in float32). Training reaches {gpu.training:.0%} of the peak, all else "
+            f"{gpu.inference:.0%}. Work is in float32 unless a run or sampler says otherwise.",
             f"Wall time: stages one after another, no queueing; training on {gpus} GPUs, other stages as {parallel} "
             "single-GPU jobs at a time. CPU work, downloads and reading are not estimated.",
-            f"Disk: nothing is deleted. PNG images take {PNG_BYTES_PER_PIXEL} bytes per pixel, a run {KEEP} checkpoints "
-            "and the one being written. Downloads, indexes and logs are not counted.",
+            f"Disk: nothing is deleted. PNG images take {PNG_BYTES_PER_PIXEL} bytes per pixel, a run {KEEP} "
+            "checkpoints and the one being written. Downloads, indexes and logs are not counted.",
         ]
     )
 

@@ -7,6 +7,7 @@ limits and preemption; with a one-minute test job per partition, the shared file
 weights to download; package versions. The exit status is 1 if anything is wrong.
 """
 
+import math
 import re
 import shutil
 import socket
@@ -26,14 +27,16 @@ from diffit.planning.goals import add_goal_arguments, planned_workflow
 from diffit.slurm.commands import SlurmError
 
 LOCK_FILE = Path(__file__).resolve().parents[2] / "requirements.lock"
-PLUGIN, PLUGIN_LEAST = "snakemake-executor-plugin-slurm", (2, 8, 0)
-SHARED_FILE_SYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "glusterfs", "pvfs", "orangefs", "panfs", "wekafs", "afs",
-                       "cifs", "smb", "9p", "virtiofs", "daos")  # fmt: skip
+PLUGIN, PLUGIN_MINIMUM = "snakemake-executor-plugin-slurm", (2, 8, 0)
+SHARED_FILE_SYSTEMS = (
+    "nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "glusterfs", "pvfs", "orangefs", "panfs", "wekafs", "afs",
+    "cifs", "smb", "9p", "virtiofs", "daos",
+)  # fmt: skip
 
 
 def check_packages(lock: Path = LOCK_FILE) -> list[CheckResult]:
     """Compare installed packages with the lock file, and Snakemake's plugin for SLURM with its minimum version."""
-    again = "run make install; if that does not help, remove .venv first"
+    remedy = "run make install; if that does not help, remove .venv first"
     found, other = [], []
     for line in lock.read_text().splitlines():
         name, sign, version = line.partition("==")
@@ -42,15 +45,17 @@ def check_packages(lock: Path = LOCK_FILE) -> list[CheckResult]:
         try:
             installed = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found.append(wrong(f"the package {name} is not installed", again))
+            found.append(wrong(f"the package {name} is not installed", remedy))
             continue
         if installed.partition("+")[0] != version:  # CUDA builds have a suffix
             other.append(f"{name} {installed} (locked: {version})")
-        if name == PLUGIN and _version(installed) < PLUGIN_LEAST:
-            least = ".".join(map(str, PLUGIN_LEAST))
-            found.append(wrong(f"{PLUGIN} {installed} starts multi-GPU jobs twice; at least {least} is needed", again))
+        if name == PLUGIN and _version(installed) < PLUGIN_MINIMUM:
+            minimum = ".".join(map(str, PLUGIN_MINIMUM))
+            found.append(
+                wrong(f"{PLUGIN} {installed} starts multi-GPU jobs twice; at least {minimum} is needed", remedy)
+            )
     if other:
-        found.append(warning(f"package versions differ from requirements.lock: {', '.join(other)}", again))
+        found.append(warning(f"package versions differ from requirements.lock: {', '.join(other)}", remedy))
     return found or [ok("package versions match requirements.lock")]
 
 
@@ -61,12 +66,12 @@ def _version(text: str) -> tuple[int, ...]:
 def check_disk(results: Path, sizes: Sequence[float]) -> list[CheckResult]:
     """Compare free disk space with the bytes that a goal adds; NaN stands for an unknown size."""
     free = shutil.disk_usage(existing(results)).free
-    known = sum(size for size in sizes if size == size)
-    least = "at least " if len([size for size in sizes if size == size]) < len(sizes) else ""
-    what = f"{format_bytes(free)} are free under {results}; the goal needs {least}{format_bytes(known)}"
-    if known > free:
+    known = [size for size in sizes if not math.isnan(size)]
+    at_least = "at least " if len(known) < len(sizes) else ""
+    what = f"{format_bytes(free)} are free under {results}; the goal needs {at_least}{format_bytes(sum(known))}"
+    if sum(known) > free:
         return [wrong(what, "free some space, or make results a link to a larger disk")]
-    if least:
+    if at_least:
         return [warning(what, "give the number of images with --images DATASET=COUNT")]
     return [ok(f"{what} (quotas are not checked)")]
 
@@ -108,7 +113,7 @@ def check_cluster(workflow: Workflow, costs: Costs, wait: float | None) -> list[
     for request, rules in slurm_site.requests(workflow.jobs).items():
         found += cluster.check_partition(site, request) + cluster.check_account(site, request)
         found += cluster.check_gpus(site, request)
-        found += cluster.check_time(site, request, _longest(workflow, costs, request, rules), rules)
+        found += cluster.check_time(site, request, _longest_hours(workflow, costs, request, rules), rules)
         found += cluster.check_preemption(site, request)
         found += cluster.check_submission(request)
         place = (request.partition, request.account, request.gpus > 0, request.setup)
@@ -118,7 +123,7 @@ def check_cluster(workflow: Workflow, costs: Costs, wait: float | None) -> list[
     return list(dict.fromkeys(found))
 
 
-def _longest(workflow: Workflow, costs: Costs, request: slurm_site.Request, rules: Sequence[str]) -> float:
+def _longest_hours(workflow: Workflow, costs: Costs, request: slurm_site.JobRequest, rules: Sequence[str]) -> float:
     """Estimated hours of the longest job of a request, from the first job of each rule, since shards are alike."""
     first = {job.rule: job for job in reversed(workflow.jobs) if job.rule in rules}
     spread = request.nodes * max(1, request.gpus)
@@ -146,8 +151,9 @@ def _arguments() -> Namespace:
     add_goal_arguments(parser, profile="slurm")
     parser.add_argument("--no-probe", action="store_true", help="submit no test job")
     parser.add_argument(
-        "--wait", type=positive_int, default=120, metavar="SECONDS", help="patience with a test job (default: %(default)s)"
-    )
+        "--wait", type=positive_int, default=120, metavar="SECONDS",
+        help="for the answer of a test job (default: %(default)s)",
+    )  # fmt: skip
     return parser.parse_args()
 
 

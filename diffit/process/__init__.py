@@ -1,4 +1,4 @@
-"""The registry of diffusion processes: what ``process.kind`` can be."""
+"""The registry of diffusion processes, which the configuration selects by ``process.kind``."""
 
 import importlib
 from collections.abc import Mapping
@@ -19,12 +19,13 @@ class Process:
     """One kind of process.
 
     Args:
-        name: what ``process.kind`` says.
-        description: one sentence for people.
-        module: where its class is; imported when a process is built, and part of the fingerprint of its runs only.
-        process: the class, built of the settings.
-        sees: ``images`` or ``latents``, as the networks that it trains.
-        settings: the keys of ``process`` in a run.
+        name: value of ``process.kind``.
+        description: one sentence for the documentation.
+        module: module with the class below. It is imported only when a process is built, so it enters the fingerprints
+            of its own runs only.
+        process: name of the class, whose constructor takes the settings.
+        sees: ``images`` or ``latents``, as for the networks that it trains.
+        settings: the other keys of ``process`` in the configuration of a run.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Process:
     settings: Mapping[str, Setting]
 
     def build(self, fields: dict) -> "EDM | DDPM":
-        """The process with these settings. Raises TypeError or ValueError for wrong ones."""
+        """Build the process. Raises TypeError for unknown or missing settings and ValueError for invalid values."""
         return getattr(importlib.import_module(self.module), self.process)(**fields)
 
 
@@ -47,7 +48,7 @@ PROCESSES: Registry[Process] = Registry(
     "process",
     Process(
         name="edm",
-        description="diffusion as Karras et al. 2022 formulate it",
+        description="EDM: the diffusion process of Karras et al. 2022",
         module="diffit.process.edm",
         process="EDM",
         sees="images",
@@ -60,7 +61,7 @@ PROCESSES: Registry[Process] = Registry(
     ),
     Process(
         name="vp",
-        description="variance preserving diffusion of Song et al. 2021",
+        description="variance preserving (VP) diffusion of Song et al. 2021",
         module="diffit.process.vp",
         process="VP",
         sees="images",
@@ -68,7 +69,7 @@ PROCESSES: Registry[Process] = Registry(
     ),
     Process(
         name="ve",
-        description="variance exploding diffusion of Song et al. 2021",
+        description="variance exploding (VE) diffusion of Song et al. 2021",
         module="diffit.process.ve",
         process="VE",
         sees="images",
@@ -76,7 +77,7 @@ PROCESSES: Registry[Process] = Registry(
     ),
     Process(
         name="ddpm",
-        description="ADM's diffusion in discrete steps, with learned variance and labels",
+        description="ADM's discrete-time diffusion with learned variances and class labels",
         module="diffit.process.ddpm",
         process="DDPM",
         sees="latents",
@@ -90,7 +91,7 @@ PROCESSES: Registry[Process] = Registry(
 
 
 def build(spec: dict) -> "EDM | DDPM":
-    """A process from its description: ``kind`` and its settings. Raises :class:`UserError` for what it cannot be."""
+    """Build a process from its specification: ``kind`` and its settings. Raises :class:`UserError` for invalid ones."""
     fields = dict(spec)
     process = PROCESSES[fields.pop("kind")]
     try:

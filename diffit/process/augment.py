@@ -1,9 +1,9 @@
-"""EDM's augmentation (Karras et al. 2022, Table 6): geometric, non-leaking because the network is told of it.
+"""EDM's geometric augmentation (Karras et al. 2022, Table 6), which does not leak into the samples.
 
-An image is mirrored, scaled, rotated, squeezed along one direction and shifted, in this order and each with its own
-probability, and the network gets nine labels that say by how much, zeros for an image left alone. When it samples, its
-labels are zeros. The resampling is ours: band-limited interpolation to twice the resolution, bilinear lookup there,
-and the least-squares fit of what was found by an image of the original resolution.
+An image is mirrored, scaled, rotated, squeezed along one direction and shifted, in this order. Each transformation is
+applied independently with its own probability. The network sees the parameters as nine labels, which are 0 for an
+unchanged image. In sampling, all labels are 0. Resampling is our own: band-limited interpolation to twice the
+resolution, bilinear lookup, and a least-squares fit by an image of the original resolution.
 """
 
 import functools
@@ -18,9 +18,9 @@ from torch import Tensor
 PARAMETERS = ("xflip", "yflip", "scale", "rotation", "squeeze", "direction", "shift_x", "shift_y")
 LABELS = 9
 
-_SCALE_STEP = 0.2  # octaves that one standard deviation of scale or squeeze stands for
-_SHIFT_STEP = 1 / 8  # of the image's side, likewise
-_TURNED_SQUEEZES = 1 / 2  # of the squeezes go in a random direction, the others along the axes
+_SCALE_STEP = 0.2  # standard deviation of scale and squeeze in octaves
+_SHIFT_STEP = 1 / 8  # standard deviation of shifts as a fraction of the image's side
+_TURNED_SQUEEZES = 1 / 2  # fraction of squeezes in a random direction; the others are along the axes
 _LOBES = 4  # of the Lanczos kernel
 
 
@@ -28,8 +28,11 @@ _LOBES = 4  # of the Lanczos kernel
 class AugmentPipe:
     """Draws and applies the augmentation.
 
-    ``p`` gates every transformation but the horizontal flip, each on its own. ``xflip`` says whether images may be
-    mirrored, then half of them are: leave it off for digits or letters. Raises ValueError for a p outside of [0, 1].
+    Args:
+        p: probability of each transformation except the horizontal flip.
+        xflip: whether half of the images are mirrored; not suitable for digits or letters.
+
+    Raises ValueError for a p outside [0, 1].
     """
 
     p: float
@@ -41,14 +44,14 @@ class AugmentPipe:
 
     @property
     def active(self) -> bool:
-        """Whether anything ever happens to an image."""
+        """Whether the augmentation ever changes an image."""
         return self.p > 0 or self.xflip
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """What happens to one image: float32 [8] in the order of ``PARAMETERS``, zero where nothing does.
+        """Draw the parameters of one image: float32 [8] in the order of ``PARAMETERS``, 0 for no transformation.
 
-        Flips are 0 or 1; scale, squeeze and shifts are standard normal; angles are in radians. The same number of
-        values is taken from ``rng`` whatever ``p`` and ``xflip`` are.
+        Flips are 0 or 1; scale, squeeze and shifts are standard normal; angles are in radians. The number of values
+        drawn from ``rng`` does not depend on ``p`` and ``xflip``.
         """
         xflip, yflip = rng.integers(0, 2, size=2)
         scale, squeeze, shift_x, shift_y = rng.standard_normal(4)
@@ -70,9 +73,9 @@ class AugmentPipe:
         )
 
     def __call__(self, images: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, C, H, W], drawn parameters [B, 8] -> augmented images [B, C, H, W], labels [B, 9].
+        """Images [B, C, H, W], parameters [B, 8] -> augmented images [B, C, H, W], labels [B, 9].
 
-        Images that are only flipped, or left alone, keep their exact values.
+        Pixels of images that are unchanged or only flipped keep their exact values.
         """
         flips, rest = parameters[:, :2] > 0, parameters[:, 2:]
         out = images
@@ -80,12 +83,13 @@ class AugmentPipe:
             out = torch.where(flip[:, None, None, None], out.flip(axis), out)
         if self.p > 0:
             moved = (rest != 0).any(dim=1)[:, None, None, None]
-            with torch.autocast(images.device.type, enabled=False):  # pixels keep their full precision
+            with torch.autocast(images.device.type, enabled=False):  # keep the full precision of pixels
                 out = torch.where(moved, _warp(out, rest), out)
         return out, _labels(parameters)
 
 
 def _labels(parameters: Tensor) -> Tensor:
+    """Parameters [B, 8] -> labels [B, 9]: angles enter as cos and sin, so equal transformations have equal labels."""
     xflip, yflip, scale, rotation, squeeze, direction, shift_x, shift_y = parameters.T
     return torch.stack(
         [
@@ -104,7 +108,7 @@ def _labels(parameters: Tensor) -> Tensor:
 
 
 def _warp(images: Tensor, parameters: Tensor) -> Tensor:
-    """Images [B, C, H, W], parameters [B, 6] from scale on -> scaled, rotated, squeezed and shifted images."""
+    """Images [B, C, H, W], the last six parameters [B, 6] -> scaled, rotated, squeezed and shifted images."""
     h, w = images.shape[2:]
     up_h, up_w = (_upsampling(n).to(images) for n in (h, w))  # [2H, H], [2W, W]
     down_h, down_w = (_downsampling(n).to(images) for n in (h, w))  # [H, 2H], [W, 2W]
@@ -115,19 +119,19 @@ def _warp(images: Tensor, parameters: Tensor) -> Tensor:
 
 
 def _output_to_input(parameters: Tensor, aspect: float) -> Tensor:
-    """Where in the input an output pixel is looked up: matrices [B, 2, 3] of :func:`affine_grid`'s coordinates.
+    """Matrices [B, 2, 3] that map the coordinates of an output pixel to the coordinates of its input pixel.
 
-    These run from -1 to 1 along each axis, x right and y down; ``aspect`` is width over height.
+    Coordinates are those of :func:`affine_grid`: from -1 to 1, x to the right and y down. ``aspect`` is width / height.
     """
     scale, rotation, squeeze, direction, shift_x, shift_y = parameters.T
-    # The transformation A = squeeze · rotation · scale of a centered image, then a shift; its inverse is applied.
+    # The transformation is A = squeeze · rotation · scale around the center, then a shift; this is its inverse.
     shrink = torch.exp2(-_SCALE_STEP * scale)[:, None, None]
     along = torch.stack([torch.exp2(-_SCALE_STEP * squeeze), torch.exp2(_SCALE_STEP * squeeze)], dim=1)
     turn = _rotation(direction)
     unsqueeze = turn @ torch.diag_embed(along) @ turn.mT
-    inverse = shrink * _rotation(-rotation) @ unsqueeze  # [B, 2, 2] in pixels
+    inverse = shrink * _rotation(-rotation) @ unsqueeze  # [B, 2, 2] in pixel units
     axes = inverse.new_tensor([aspect, 1])
-    inverse = inverse * axes / axes[:, None]  # in units of half the image
+    inverse = inverse * axes / axes[:, None]  # in units of half the image size
     shift = 2 * _SHIFT_STEP * torch.stack([shift_x, shift_y], dim=1)[:, :, None]  # [B, 2, 1]
     return torch.cat([inverse, -inverse @ shift], dim=2)
 
@@ -140,8 +144,8 @@ def _rotation(angle: Tensor) -> Tensor:
 
 @functools.cache
 def _upsampling(n: int) -> Tensor:
-    """Lanczos interpolation of n pixels, continued by reflection, to 2n half as large: float64 [2n, n]."""
-    places = (np.arange(2 * n) + 0.5) / 2 - 0.5  # of the fine pixels among the coarse
+    """Matrix of Lanczos interpolation from n to 2n pixels with reflection at the borders: float64 [2n, n]."""
+    places = (np.arange(2 * n) + 0.5) / 2 - 0.5  # positions of the fine pixels in units of coarse pixels
     sources = np.arange(-_LOBES - 1, n + _LOBES + 1)
     offsets = places[:, None] - sources  # [2n, n + 2 lobes + 2]
     kernel = np.sinc(offsets) * np.sinc(offsets / _LOBES) * (np.abs(offsets) < _LOBES)
@@ -153,8 +157,9 @@ def _upsampling(n: int) -> Tensor:
 
 @functools.cache
 def _downsampling(n: int) -> Tensor:
-    """The n pixels whose interpolation comes nearest to 2n given ones: float64 [n, 2n], undoes :func:`_upsampling`.
+    """Matrix of the least-squares fit of 2n pixels by interpolated n pixels: float64 [n, 2n].
 
-    Detail that n pixels cannot hold is orthogonal to all that they can, so it is dropped and not aliased.
+    It is the pseudoinverse of :func:`_upsampling`. Detail that n pixels cannot represent is orthogonal to their range,
+    so it is removed without aliasing.
     """
     return torch.linalg.pinv(_upsampling(n))

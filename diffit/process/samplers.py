@@ -1,4 +1,4 @@
-"""The registry of samplers: what ``samplers.*.kind`` can be."""
+"""The registry of samplers, which the configuration selects by ``samplers.*.kind``."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -27,14 +27,15 @@ class Sampler:
     """One kind of sampler.
 
     Args:
-        name: what ``kind`` says.
-        description: one sentence for people.
-        module: where its class is; imported when a sampler is built, and part of the fingerprint of its samples only.
-        sampler: the class. ``of(process, settings)`` builds one; ``passes(process, settings)`` counts how often the
-            network sees an image while it is made, from the description of a process.
+        name: value of ``kind``.
+        description: one sentence for the documentation.
+        module: module with the class below. It is imported only when a sampler is built, so it enters the fingerprints
+            of its own samples only.
+        sampler: name of the class. Its class method ``of(process, settings)`` builds a sampler; its static method
+            ``passes(process_spec, settings)`` counts the forward passes of the network per image.
         processes: the kinds of process whose networks it samples.
-        settings: its keys beside those of all samplers.
-        shown: what a table says of a setting that is not zero, by the setting: ``"churn {:g}"``.
+        settings: its keys in the configuration, besides ``COMMON``.
+        shown: format strings with which tables show settings that are not 0, by setting: ``"churn {:g}"``.
     """
 
     name: str
@@ -46,11 +47,11 @@ class Sampler:
     shown: Mapping[str, str]
 
     def load(self) -> Any:
-        """The class of the sampler."""
+        """Import the class of the sampler."""
         return getattr(importlib.import_module(self.module), self.sampler)
 
 
-# Keys of every sampler: how many images are made, by which seeds, and how they are cut into shards.
+# Keys of every sampler: number of images, their seeds, and their division into shards.
 COMMON = {
     "steps": {"type": "integer", "minimum": 2},
     "images": COUNT,
@@ -74,7 +75,7 @@ GUIDANCE = by_kind(
 _CLASSES = {
     "anyOf": [one_of("random", "balanced"), {"type": "array", "minItems": 1, "uniqueItems": True, "items": NATURAL}]
 }
-_LATENT = {
+_LATENT_SETTINGS = {
     "decoder": default(nullable(TEXT), None),
     "labels": default(_CLASSES, "random"),
     "guidance": default(GUIDANCE, {}),
@@ -101,33 +102,33 @@ SAMPLERS: Registry[Sampler] = Registry(
     ),
     Sampler(
         name="ddpm",
-        description="ancestral sampling with the learned variance",
-        module="diffit.process.ddpm",
+        description="ancestral sampling with the learned variances",
+        module="diffit.process.ddpm_samplers",
         sampler="AncestralSampler",
         processes=("ddpm",),
-        settings=_LATENT,
+        settings=_LATENT_SETTINGS,
         shown={},
     ),
     Sampler(
         name="ddim",
-        description="DDIM, deterministic where eta is 0",
-        module="diffit.process.ddpm",
+        description="DDIM; deterministic if eta is 0",
+        module="diffit.process.ddpm_samplers",
         sampler="DDIMSampler",
         processes=("ddpm",),
-        settings={**_LATENT, "eta": default(FRACTION, 0)},
+        settings={**_LATENT_SETTINGS, "eta": default(FRACTION, 0)},
         shown={"eta": "eta {:g}"},
     ),
 )
 
 
 def build(process: Any, settings: dict) -> Callable:
-    """The sampler of a process with these settings; keys of other matters (how many images, say) are ignored.
+    """Build a sampler for a process; settings that do not concern the sampler, such as ``images``, are ignored.
 
-    Raises ValueError for settings that make no schedule.
+    Raises ValueError for invalid settings.
     """
     return SAMPLERS[settings["kind"]].load().of(process, process.sampler_settings(settings))
 
 
-def passes(process: dict, settings: dict) -> int:
-    """How often the network sees one image while it is made; a guided step counts twice."""
-    return SAMPLERS[settings["kind"]].load().passes(process, settings)
+def passes(process_spec: dict, settings: dict) -> int:
+    """Forward passes of the network per generated image; a guided step counts twice."""
+    return SAMPLERS[settings["kind"]].load().passes(process_spec, settings)

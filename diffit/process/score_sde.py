@@ -1,7 +1,7 @@
-"""What the processes of Song et al. 2021 share, as Karras et al. 2022 formulate them (Table 1, VP and VE).
+"""What the VP and VE processes of Song et al. 2021 share, in the formulation of EDM (Karras et al. 2022, Table 1).
 
-They differ from EDM's in what noise levels training draws, how a loss is weighted and how the network is
-preconditioned; samples come from the same sampler.
+They differ from EDM in the distribution of noise levels in training, the loss weight, and the preconditioning. The
+sampler is the same.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from diffit.process.edm import EDM
 
 
-class Preconditioned(nn.Module):
-    """D(x; sigma) = x + c_out F(c_in x; c_noise): the form that VP and VE share, whose skip is 1."""
+class ScoreSDEDenoiser(nn.Module):
+    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) with c_skip = 1, for a network F."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor, sigma: Tensor, augment: Tensor | None = None) -> Tensor:
-        """Noisy images [B, C, H, W], their noise levels [B], labels [B, A] or None -> denoised, like x."""
+        """Noisy images [B, C, H, W], noise levels [B], augmentation labels [B, A] or None -> denoised images like x."""
         dtype = next(self.net.parameters(), x).dtype
         s = sigma.to(x.dtype).reshape(-1, 1, 1, 1)  # [B, 1, 1, 1]
         c_out, c_in, c_noise = self.scales(s)
@@ -33,48 +33,49 @@ class Preconditioned(nn.Module):
 
 
 @dataclass(frozen=True)
-class SongLoss:
-    """|D(y + sigma n; sigma) - y|^2 / sigma^2, whose noise levels a subclass draws."""
+class ScoreSDELoss:
+    """|D(y + sigma n; sigma) - y|² / sigma² with n ~ N(0, I); subclasses define the distribution of sigma."""
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """What is random in the loss of one image of this shape: float32 ``sigma`` [] and ``noise`` [C, H, W]."""
+        """The random values in the loss of one image of this shape: float32 ``sigma`` [] and ``noise`` [C, H, W]."""
         sigma = self.sigma(rng.random())
         return {"sigma": np.array(sigma, np.float32), "noise": rng.standard_normal(shape, dtype=np.float32)}
 
     def sigma(self, uniform: float) -> float:
-        """The noise level that a uniform number in [0, 1) stands for."""
+        """The noise level for a uniform random number in [0, 1): the inverse of its cumulative distribution."""
         raise NotImplementedError
 
     def __call__(
         self, denoiser: nn.Module, images: Tensor, sigma: Tensor, noise: Tensor, augment: Tensor | None = None
     ) -> Tensor:
-        """Images in [-1, 1] and noise [B, C, H, W], noise levels [B] -> each image's loss, summed over pixels [B]."""
+        """Images in [-1, 1] and noise [B, C, H, W], noise levels [B] -> loss per image, summed over pixels [B]."""
         s = sigma.reshape(-1, 1, 1, 1)  # [B, 1, 1, 1]
         error = denoiser(images + s * noise, sigma, augment) - images  # [B, C, H, W]
         return ((error / s) ** 2).sum(dim=(1, 2, 3))
 
 
-class Song(EDM):
-    """A process that differs from EDM's in its loss, its preconditioning and the noise levels that it knows.
+class ScoreSDE(EDM):
+    """A process with its own loss, preconditioning and range of noise levels.
 
-    ``augment`` holds ``probability`` and ``xflip`` of the augmentation.
+    Args:
+        augment: ``probability`` and ``xflip`` of the :class:`~diffit.process.augment.AugmentPipe`.
     """
 
-    loss_class: type[SongLoss]
-    denoiser_class: type[Preconditioned]
-    sigmas: tuple[float, float]  # within which its network was trained
+    loss_class: type[ScoreSDELoss]
+    denoiser_class: type[ScoreSDEDenoiser]
+    sigma_range: tuple[float, float]  # the smallest and largest noise level in training
 
     def __init__(self, augment: dict):
         super().__init__(sigma_data=1.0, p_mean=0.0, p_std=1.0, augment=augment)
         self.loss = self.loss_class()
 
-    def denoiser(self, net: nn.Module) -> Preconditioned:
-        """The network within its preconditioning."""
+    def denoiser(self, net: nn.Module) -> ScoreSDEDenoiser:
+        """The network with its preconditioning."""
         return self.denoiser_class(net)
 
     def sampler_settings(self, settings: dict) -> dict:
-        """The settings with noise levels within those that the network knows, as EDM samples such networks."""
-        low, high = self.sigmas
+        """A sampler's settings with sigma_min and sigma_max clipped to the training range, as in EDM."""
+        low, high = self.sigma_range
         return {
             **settings,
             "sigma_min": max(settings["sigma_min"], low),

@@ -1,31 +1,37 @@
-"""Variance exploding diffusion of Song et al. 2021: the second column of EDM's Table 1, which Table 5 trains."""
+"""Variance exploding (VE) diffusion of Song et al. 2021, as in EDM's Table 1, column VE.
+
+    c_skip = 1,  c_out = sigma,  c_in = 1,  c_noise = ln(sigma / 2)
+
+Table 5 trains networks with it.
+"""
 
 import math
 
 from torch import Tensor
 
-from diffit.process.score_sde import Preconditioned, Song, SongLoss
+from diffit.process.score_sde import ScoreSDE, ScoreSDEDenoiser, ScoreSDELoss
 
-SIGMAS = (0.02, 100.0)  # the noise levels of training
+SIGMA_MIN, SIGMA_MAX = 0.02, 100.0  # range of the noise levels in training
 
 
-class VEDenoiser(Preconditioned):
-    """The network sees the noisy image as it is, and half the logarithm's argument of its noise."""
+class VEDenoiser(ScoreSDEDenoiser):
+    """D(x; sigma) = x + sigma F(x; ln(sigma / 2))."""
 
     def scales(self, sigma: Tensor) -> tuple[Tensor, float, Tensor]:
+        """c_out = sigma, c_in = 1, c_noise = ln(sigma / 2)."""
         return sigma, 1.0, (sigma / 2).log()
 
 
-class VELoss(SongLoss):
-    """Logarithms of noise levels are uniform."""
+class VELoss(ScoreSDELoss):
+    """Training loss with ln(sigma) ~ U(ln sigma_min, ln sigma_max)."""
 
     def sigma(self, uniform: float) -> float:
-        low, high = SIGMAS
-        return low * math.exp(uniform * math.log(high / low))
+        """sigma = sigma_min (sigma_max / sigma_min)^u for u in [0, 1)."""
+        return SIGMA_MIN * math.exp(uniform * math.log(SIGMA_MAX / SIGMA_MIN))
 
 
-class VE(Song):
-    """The whole process; see :class:`Song`."""
+class VE(ScoreSDE):
+    """The VE process; see :class:`ScoreSDE`."""
 
     loss_class, denoiser_class = VELoss, VEDenoiser
-    sigmas = SIGMAS
+    sigma_range = (SIGMA_MIN, SIGMA_MAX)

@@ -1,1 +1,1 @@
-"""Comparing generated with real images: protocols, features, metrics."""
+"""Comparing generated with real images: protocols, metrics, Inception's features, references."""

@@ -1,4 +1,4 @@
-"""What ``diffit.measure`` wrote of a set of images: arrays with one row an image, in shards under one manifest."""
+"""Folders of features, written by the measure stage: npz shards with one row per image, and a manifest."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,39 +11,38 @@ from diffit.store.manifest import read_manifest
 
 
 class Features:
-    """The arrays of one folder, read shard by shard when they are asked for, each shard verified before.
+    """The arrays of a folder of features. Each shard is verified before it is read for the first time.
 
-    ``features`` float32 [n, d], ``labels`` int64 [n], and what else the protocol takes, ``spatial`` and ``logits``.
-    Raises :class:`UserError` for a folder that holds no features.
+    Arrays: ``features`` float32 [n, d], ``labels`` int64 [n], and depending on the protocol ``spatial`` and ``logits``.
+    Raises :class:`UserError` if the folder holds no features.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.manifest = folder, read_manifest(folder)
         if "network_sha256" not in self.manifest:
-            raise UserError(f"{folder} holds images and no features; measure them first with python -m diffit.measure")
+            raise UserError(f"{folder} holds images, not features; measure them first with python -m diffit.measure")
         self._verified: set[str] = set()
 
     def __len__(self) -> int:
         return self.manifest["count"]
 
     def shards(self, name: str) -> Iterator[np.ndarray]:
-        """One array of each shard, in order.
+        """Yield one array of each shard, in order.
 
-        Raises :class:`UserError` for a shard that is missing, damaged, another, not finite or of the wrong shape.
+        Raises :class:`UserError` for a shard that is missing or damaged, has another sha256 than its entry in the
+        manifest, or holds an array that is absent, of the wrong shape or not finite.
         """
         for entry in self.manifest["shards"]:
             yield self._read(self.folder / entry["file"], entry, name)
 
     def array(self, name: str) -> np.ndarray:
-        """One array of all images."""
+        """One array for all images."""
         return np.concatenate(list(self.shards(name)))
 
     def _read(self, path: Path, entry: dict, name: str) -> np.ndarray:
         if path.name not in self._verified:
             if files.verify(path, files.REMAKE_SHARD)["sha256"] != entry["sha256"]:
-                raise UserError(
-                    f"{path} is not the shard that manifest.json names (another sha256); measure its images again"
-                )
+                raise UserError(f"{path} has another sha256 than its entry in manifest.json; measure its images again")
             self._verified.add(path.name)
         with np.load(path, allow_pickle=False) as stored:
             if name not in stored:

@@ -1,8 +1,8 @@
-"""Distances between two sets of features: Fréchet (FID) and kernel (KID), in float64.
+"""Distances between two sets of features in float64: Fréchet distance (FID) and kernel distance (KID).
 
-FID = |μ₁ − μ₂|² + Tr C₁ + Tr C₂ − 2 Tr (C₁C₂)^½, between Gaussians with the sets' means and covariances (Heusel
-et al. 2017). Only the trace of the root is wanted, so no matrix root is ever taken: with any R such that C₁ = RᵀR,
-the trace is the sum of the square roots of the eigenvalues of the symmetric R C₂ Rᵀ.
+FID = |μ₁ − μ₂|² + Tr C₁ + Tr C₂ − 2 Tr (C₁C₂)^½ with the mean μ and covariance C of each set (Heusel et al. 2017). No
+matrix root is computed: for any R with C₁ = RᵀR, Tr (C₁C₂)^½ is the sum of the square roots of the eigenvalues of the
+symmetric matrix R C₂ Rᵀ.
 """
 
 from dataclasses import dataclass
@@ -12,15 +12,16 @@ from scipy.linalg import blas, lapack
 
 from diffit.cli import UserError
 
-_ROWS = 4096  # rows that are held in float64 at a time
+_ROWS = 4096  # rows that are converted to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
     """Mean and covariance (divisor count − 1) of ``count`` feature vectors.
 
-    ``root`` is kept while there are fewer vectors than features: the covariance is then ``root.T @ root``, which
-    makes distances cheaper and more exact. It follows from the features; give none with stored statistics.
+    If there are fewer vectors than features, ``root`` holds the centred vectors with ``root.T @ root == covariance``.
+    Distances are then cheaper and more exact. Statistics that were stored without the features have no root.
+    Raises :class:`UserError` for fewer than 2 vectors, shapes that do not match, and values that are not finite.
     """
 
     mean: np.ndarray  # float64 [d]
@@ -31,18 +32,21 @@ class Gaussian:
     def __post_init__(self):
         d = len(self.mean)
         if self.count < 2:
-            raise UserError(f"{self.count} image has no covariance; a distance needs at least 2 images")
+            raise UserError(f"{self.count} image has no covariance; give at least 2 images")
         if self.mean.shape != (d,) or self.covariance.shape != (d, d):
-            raise UserError(f"a mean of {self.mean.shape} does not go with a covariance of {self.covariance.shape}")
+            raise UserError(
+                f"a mean of shape {self.mean.shape} does not match a covariance of shape {self.covariance.shape}; "
+                "make the statistics again"
+            )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
-            raise UserError("the statistics hold NaN or infinity; measure these images again")
+            raise UserError("the statistics contain NaN or infinity; measure these images again")
 
     @classmethod
     def of(cls, features: np.ndarray) -> "Gaussian":
-        """The Gaussian of features [n, d] of any float type, n ≥ 2."""
+        """Fit a Gaussian to features [n, d] of any float type, n ≥ 2."""
         n, d = features.shape
         if n < 2:
-            raise UserError(f"{n} image has no covariance; a distance needs at least 2 images")
+            raise UserError(f"{n} image has no covariance; give at least 2 images")
         mean = features.mean(axis=0, dtype=np.float64)  # d
         if n < d:
             root = (features - mean) / np.sqrt(n - 1)  # n d
@@ -53,39 +57,22 @@ class Gaussian:
             scatter += centered.T @ centered
         return cls(mean, scatter / (n - 1), n)
 
-    def merge(self, other: "Gaussian") -> "Gaussian":
-        """The Gaussian of both sets together, equal to that of one pass over them (Chan et al. 1979)."""
-        _same_width(self, other)
-        n = self.count + other.count
-        shift = other.mean - self.mean
-        a, b = (self.count - 1) / (n - 1), (other.count - 1) / (n - 1)
-        c = self.count * other.count / n / (n - 1)
-        root = None
-        if self.root is not None and other.root is not None:
-            rows = [np.sqrt(a) * self.root, np.sqrt(b) * other.root, np.sqrt(c) * shift[None]]
-            root = np.concatenate(rows) if sum(map(len, rows)) < len(shift) else None
-        return Gaussian(
-            mean=self.mean + shift * (other.count / n),
-            covariance=a * self.covariance + b * other.covariance + c * np.outer(shift, shift),
-            count=n,
-            root=root,
-        )
-
 
 @dataclass
 class Moments:
-    """Mean and scatter of features that arrive in shards, of any size, so that a data set is never held in memory."""
+    """Mean and scatter matrix of features that are added in parts, so that a data set need not fit into memory."""
 
     mean: np.ndarray  # float64 [d]
-    scatter: np.ndarray  # float64 [d, d]: sum of outer products of the deviations from the mean
+    scatter: np.ndarray  # float64 [d, d], sum of the outer products of deviations from the mean
     count: int = 0
 
     @classmethod
     def empty(cls, width: int) -> "Moments":
+        """Moments of no vectors with ``width`` features."""
         return cls(np.zeros(width), np.zeros((width, width)))
 
     def add(self, features: np.ndarray) -> None:
-        """Take in features [n, d] of any float type, ``_ROWS`` at a time."""
+        """Add features [n, d] of any float type."""
         for start in range(0, len(features), _ROWS):
             rows = features[start : start + _ROWS]
             mean = rows.mean(axis=0, dtype=np.float64)
@@ -93,7 +80,7 @@ class Moments:
             self.merge(Moments(mean, centered.T @ centered, len(rows)))
 
     def merge(self, other: "Moments") -> None:
-        """Take in what ``other`` has seen (Chan et al. 1979)."""
+        """Add the vectors behind ``other`` (Chan et al. 1979). Raises :class:`UserError` for another width."""
         _same_width(self, other)
         if not other.count:
             return
@@ -104,14 +91,14 @@ class Moments:
         self.count = count
 
     def gaussian(self) -> Gaussian:
-        """Raises :class:`UserError` for fewer than 2 features, or where one was not finite."""
+        """The Gaussian. Raises :class:`UserError` for fewer than 2 vectors and for values that are not finite."""
         return Gaussian(self.mean, self.scatter / max(self.count - 1, 1), self.count)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """The squared Fréchet distance of two Gaussians: FID, where the features are Inception's.
+    """The squared Fréchet distance of two Gaussians; for Inception's features it is FID.
 
-    Raises :class:`UserError` where the two differ in width.
+    Raises :class:`UserError` if their numbers of features differ.
     """
     _same_width(a, b)
     apart = np.square(a.mean - b.mean).sum()
@@ -126,41 +113,41 @@ def _same_width(a: "Gaussian | Moments", b: "Gaussian | Moments") -> None:
 
 
 def _trace_of_root(a: Gaussian, b: Gaussian) -> float:
-    """Tr (C_a C_b)^½ by the cheapest way that the two ranks allow."""
+    """Tr (C_a C_b)^½, computed in the cheapest way that the ranks of both covariances allow."""
     if a.root is not None and b.root is not None:
-        # R_a C_b R_aᵀ = M Mᵀ with M = R_a R_bᵀ: the singular values of M, its nuclear norm.
+        # R_a C_b R_aᵀ = M Mᵀ with M = R_a R_bᵀ, so the trace is the sum of the singular values of M.
         return np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum()
     if a.root is None and b.root is not None:
         a, b = b, a
     product = _product(a, b.covariance)  # r r
-    # Rounding leaves the eigenvalues that are zero in truth a little below or above it.
+    # Rounding makes eigenvalues that should be zero slightly negative or positive.
     return np.sqrt(_positive(np.linalg.eigvalsh(product))).sum()
 
 
 def _product(a: Gaussian, covariance: np.ndarray) -> np.ndarray:
-    """R C Rᵀ [r, r], where RᵀR is the covariance of ``a``: its rows, Cholesky's factor or scaled eigenvectors."""
+    """R C Rᵀ [r, r] with RᵀR = covariance of ``a``; R is its root, its Cholesky factor or its scaled eigenvectors."""
     root = a.root
     if root is None:
         lower, failed = lapack.dpotrf(a.covariance.T, lower=1, clean=1)
-        if not failed:  # a triangular R halves the work of both products
+        if not failed:  # triangular products take half the time
             right = blas.dtrmm(1.0, lower, covariance.T, side=1, lower=1)
             return blas.dtrmm(1.0, lower, right, lower=1, trans_a=1, overwrite_b=1)
         values, vectors = np.linalg.eigh(a.covariance)
-        kept = _positive(values)  # the last ones: eigenvalues ascend
+        kept = _positive(values)  # the last ones, because eigenvalues are in ascending order
         root = (vectors[:, len(values) - len(kept) :] * np.sqrt(kept)).T
     return root @ covariance @ root.T
 
 
 def _positive(eigenvalues: np.ndarray) -> np.ndarray:
-    """Those of ascending eigenvalues that stand above rounding."""
+    """The eigenvalues, given in ascending order, that are above rounding error."""
     return eigenvalues[eigenvalues > eigenvalues.max(initial=0) * len(eigenvalues) * np.finfo(np.float64).eps]
 
 
 def kid(a: np.ndarray, b: np.ndarray, subset_size: int = 1000, subsets: int = 100, seed: int = 0) -> float:
-    """Kernel distance of two sets of features [n, d] and [m, d]: unbiased squared MMD, mean over random subsets.
+    """Kernel distance of features [n, d] and [m, d]: unbiased estimate of MMD², averaged over random subsets.
 
-    The kernel is (x·y/d + 1)³ (Bińkowski et al. 2018). Subsets have ``subset_size`` vectors of each set, or as many
-    as the smaller set has; they are drawn without replacement from a generator of this ``seed``.
+    The kernel is (x·y/d + 1)³ (Bińkowski et al. 2018). Each subset has min(``subset_size``, n, m) vectors of each set,
+    drawn without replacement. Raises :class:`UserError` for different widths and for fewer than 2 images.
     """
     if a.shape[1] != b.shape[1]:
         raise UserError(
@@ -168,7 +155,7 @@ def kid(a: np.ndarray, b: np.ndarray, subset_size: int = 1000, subsets: int = 10
         )
     d, m = a.shape[1], min(len(a), len(b), subset_size)
     if m < 2:
-        raise UserError(f"subsets of {m} image have no kernel distance; give at least 2 images a set")
+        raise UserError(f"subsets of {m} image have no kernel distance; give at least 2 images per set")
     generator = np.random.Generator(np.random.Philox(seed))
     total = 0.0
     for _ in range(subsets):

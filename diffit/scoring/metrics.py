@@ -1,4 +1,4 @@
-"""The registry of metrics: what each takes of the samples, what it compares them with, and how it is computed."""
+"""The registry of metrics: the input of each, its protocols, and how it is computed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from diffit.registry import Registry
 from diffit.scoring.frechet import Gaussian, frechet_distance, kid
 from diffit.scoring.inception_score import SPLITS, inception_score
 
-# Floats per image of what Inception gives, by array; see diffit/scoring/inception.py.
+# Floats per image of each array that Inception gives; see diffit/scoring/inception.py.
 ARRAYS = {"features": 2048, "spatial": 2023, "logits": 1008}
-KID_SUBSETS, KID_SUBSET_SIZE, KID_SEED = 100, 1000, 0  # clean-fid's numbers
-NEIGHBOR = 3  # ADM's k for precision and recall
+KID_SUBSETS, KID_SUBSET_SIZE, KID_SEED = 100, 1000, 0  # as in clean-fid
+NEIGHBOR = 3  # k of precision and recall in ADM's evaluator
 
 
 class RealImages(Protocol):
-    """What a metric compares samples with; :class:`diffit.scoring.reference.Reference` is one."""
+    """The real images that a metric compares samples with, such as :class:`diffit.scoring.reference.Reference`."""
 
-    gaussians: dict[str, Gaussian]  # of all real images, by array
-    rows: np.ndarray  # float32 [m, d]: features of some or all real images
+    gaussians: dict[str, Gaussian]  # by array, fitted to all real images
+    rows: np.ndarray  # float32 [m, d], features of some or all real images
 
     @property
     def count(self) -> int:
@@ -32,18 +32,18 @@ Compute = Callable[[np.ndarray, RealImages], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Metric:
-    """One computation, which may give several scores.
+    """A computation that gives one or several scores.
 
     Args:
         name: name of the computation.
-        gives: the scores by name, each with a description for people.
-        protocols: the protocols that have it.
-        compute: the scores of the samples' array [n, d] against real images.
-        takes: the array of the samples, one of ``ARRAYS``.
-        gaussian: whether it needs the real images' Gaussian of that array.
-        compared: the number of real images that it compares with, None where it compares with none.
-        unbiased: whether its expectation does not depend on the number of images.
-        note: what a score says of itself.
+        gives: names of the scores, each with a description for people.
+        protocols: names of the protocols that have this metric.
+        compute: maps an array [n, d] of the samples and the real images to the scores, in the order of ``gives``.
+        takes: name of the samples' array, a key of ``ARRAYS``.
+        gaussian: whether it needs the Gaussian of the same array of the real images.
+        compared: returns the number of real images that it compares with, None if it uses none.
+        unbiased: whether its expected value does not depend on the number of images.
+        note: note in the score file.
     """
 
     name: str
@@ -66,16 +66,16 @@ def _kid(values: np.ndarray, real: RealImages) -> tuple[float]:
 
 
 def _precision_recall(values: np.ndarray, real: RealImages) -> tuple[float, float]:
-    from diffit.scoring.precision_recall import precision_recall  # here, since it imports torch
+    from diffit.scoring.precision_recall import precision_recall  # here, because it imports torch
 
     return precision_recall(values, real.rows, NEIGHBOR)
 
 
-def _all(real: RealImages) -> int:
+def _all_images(real: RealImages) -> int:
     return real.count
 
 
-def _kept(real: RealImages) -> int:
+def _kept_images(real: RealImages) -> int:
     return len(real.rows)
 
 
@@ -83,24 +83,26 @@ METRICS: Registry[Metric] = Registry(
     "metric",
     Metric(
         name="fid",
-        gives={"fid": "Fréchet distance of Inception's features; rises as images become fewer"},
+        gives={"fid": "Fréchet distance of Inception's features; higher for fewer images on either side"},
         protocols=("clean", "adm", "edm"),
         compute=_distance("features"),
         gaussian=True,
-        compared=_all,
+        compared=_all_images,
     ),
     Metric(
         name="sfid",
-        gives={"sfid": "Fréchet distance of 7 channels of an inner layer at 17×17 places, which sees composition"},
+        gives={"sfid": "Fréchet distance of 7 channels of an inner layer at 17×17 positions; sensitive to layout"},
         protocols=("adm",),
         compute=_distance("spatial"),
         takes="spatial",
         gaussian=True,
-        compared=_all,
+        compared=_all_images,
     ),
     Metric(
         name="inception_score",
-        gives={"inception_score": "how certain and how varied the classes of the samples are; higher is better"},
+        gives={
+            "inception_score": "how certain and how diverse the predicted classes of the samples are; higher is better"
+        },
         protocols=("adm",),
         compute=lambda values, _: (inception_score(values),),
         takes="logits",
@@ -109,20 +111,20 @@ METRICS: Registry[Metric] = Registry(
     Metric(
         name="precision_recall",
         gives={
-            "precision": "share of the samples that lie among the real images",
-            "recall": "share of the real images that lie among the samples",
+            "precision": "share of the samples that lie within the real images",
+            "recall": "share of the real images that lie within the samples",
         },
         protocols=("adm",),
         compute=_precision_recall,
-        compared=_kept,
+        compared=_kept_images,
         note=f"k = {NEIGHBOR}",
     ),
     Metric(
         name="kid",
-        gives={"kid": "kernel distance, whose expectation does not depend on the number of images"},
+        gives={"kid": "kernel distance; its expected value does not depend on the number of images"},
         protocols=("clean",),
         compute=_kid,
-        compared=_kept,
+        compared=_kept_images,
         unbiased=True,
         note=f"mean of {KID_SUBSETS} subsets of up to {KID_SUBSET_SIZE} images",
     ),
@@ -130,10 +132,10 @@ METRICS: Registry[Metric] = Registry(
 
 
 def metrics_of(protocol: str) -> list[Metric]:
-    """The metrics of a protocol, in the order in which they are computed."""
+    """The metrics of a protocol, in the order of the registry."""
     return [metric for metric in METRICS.values() if protocol in metric.protocols]
 
 
 def score_names() -> list[str]:
-    """The names of all scores that metrics give."""
+    """The names of all scores, in the order of the registry."""
     return [name for metric in METRICS.values() for name in metric.gives]

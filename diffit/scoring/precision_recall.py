@@ -1,11 +1,13 @@
 """Precision and recall of two sets of features by k-nearest-neighbour balls (Kynkäänniemi et al. 2019), in blocks.
 
-Around each point of a set lies a ball that reaches to its k-th nearest neighbour in that set, itself not counted.
-Precision is the share of samples within any ball of the reference, recall the share of the reference within any ball of
-the samples. Balls are closed, and distances are squared, as in ADM's evaluator, which first computes them in half
-precision and in single precision only where that overflows. Here they are always single precision, of features
-centred on the reference's mean, which changes no distance and keeps rounding small: points that lie on the rim of a
-ball within half precision (three digits) may fall on its other side there.
+Each point of a set is the centre of a closed ball whose radius is the distance to its k-th nearest other point of the
+set. Precision is the share of samples inside any ball of the reference. Recall is the share of the reference inside any
+ball of the samples.
+
+ADM's evaluator computes squared distances in half precision, and in single precision only if half precision overflows.
+Here they are always in single precision, after subtracting the mean of the reference, which reduces rounding and
+changes no distance. Points that are as far from a centre as its radius to within half precision (three digits) may
+therefore count differently than in ADM's evaluator.
 """
 
 import numpy as np
@@ -14,13 +16,13 @@ from torch import Tensor
 
 from diffit.cli import UserError
 
-_ROWS = 1024  # features a block: its distances, 4 MiB, stay in a CPU's cache
+_ROWS = 1024  # rows per block: the distances of two blocks, 4 MiB, fit into a CPU's cache
 
 
 def precision_recall(samples: np.ndarray, reference: np.ndarray, k: int, rows: int = _ROWS) -> tuple[float, float]:
-    """Precision and recall of samples [n, d] against a reference [m, d], float32.
+    """Precision and recall of samples [n, d] against a reference [m, d], float32, with k-th nearest neighbours.
 
-    Raises :class:`UserError` where a set has no k-th neighbour.
+    ``rows`` is the number of rows per block. Raises :class:`UserError` if a set has at most k points.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     center = torch.from_numpy(reference.mean(axis=0, dtype=np.float64).astype(np.float32)).to(device)
@@ -36,7 +38,7 @@ def precision_recall(samples: np.ndarray, reference: np.ndarray, k: int, rows: i
 
 
 class _Blocks:
-    """Consecutive rows of a set, each ``(slice, centred rows on the device)``, copied when they are asked for."""
+    """Iterate over blocks of a set: ``(slice, centred rows on the device)``."""
 
     def __init__(self, features: np.ndarray, center: Tensor, rows: int):
         self.features, self.center, self.rows = features, center, rows
@@ -48,21 +50,24 @@ class _Blocks:
         return self.starting(0)
 
     def starting(self, first: int):
+        """Iterate over the blocks from row ``first`` on."""
         for start in range(first, len(self), self.rows):
             part = slice(start, min(start + self.rows, len(self)))
             yield part, torch.from_numpy(self.features[part]).to(self.center) - self.center
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances [n, m] of rows [n, d] and [m, d]; rounding may leave a little below zero."""
+    """Squared distances [n, m] between rows [n, d] and [m, d]; rounding can make them slightly negative."""
     squares = torch.addmm(b.square().sum(dim=1), a, b.T, alpha=-2)
     return squares.add_(a.square().sum(dim=1, keepdim=True))
 
 
 def _radii(blocks: _Blocks, k: int) -> Tensor:
-    """Squared distance of each row to its k-th nearest other row, [n]; each pair is computed once for both."""
+    """Squared distance of each row to its k-th nearest other row, [n]. Each pair of blocks is computed only once."""
     if len(blocks) <= k:
-        raise UserError(f"{len(blocks)} images have no {k}-th neighbour; precision and recall need at least {k + 1}")
+        raise UserError(
+            f"{len(blocks)} images have no {k}-th neighbour; precision and recall need at least {k + 1} images"
+        )
     nearest = torch.full((len(blocks), k), torch.inf, device=blocks.center.device)
     for i, a in blocks:
         for j, b in blocks.starting(i.start):
@@ -76,6 +81,6 @@ def _radii(blocks: _Blocks, k: int) -> Tensor:
 
 
 def _smallest(known: Tensor, new: Tensor, k: int) -> Tensor:
-    """The k smallest of each row of both, [n, k]."""
+    """The k smallest values of each row of ``known`` and ``new`` together, [n, k]."""
     few = new.topk(min(k, new.shape[1]), dim=1, largest=False).values
     return torch.cat([known, few], dim=1).topk(k, dim=1, largest=False).values

@@ -1,6 +1,6 @@
-"""The protocols under which images are compared: what each does to an image, computes, and compares with.
+"""The registry of protocols: how images are resized, measured and compared with real images.
 
-Scores of two protocols never stand in one column: the resize alone moves FID by more than most methods differ.
+Scores of different protocols cannot be compared: the resize changes FID by more than most methods differ.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,33 @@ from diffit.scoring.resizing import Resize, pillow_bicubic, tensorflow_bilinear
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images become vectors, and which scores are made of them.
+    """How images become features, and how many are compared. Its metrics name the protocol (``METRICS``).
 
-    A value over several sets is only compared with one that was published as the same statistic.
+    Args:
+        name: the name in ``--protocol`` and ``protocols:``.
+        resize: returns the resizer, uint8 [H, W, 3] → float32 [299, 299, 3] in 0…255.
+        network: file name of Inception in the network folder.
+        width: number of features.
+        reference_images: number of real images whose features a reference keeps, for KID, precision and recall.
+        images: images per set of samples; None for any number.
+        sets: sets of samples per score; each set has its own seeds.
+        statistic: how the values of the sets become one score: ``single`` or ``minimum``. Compare it only with numbers
+            that were published as the same statistic.
+        source: who defined the protocol and how, for people.
+        published_statistics: whether real images may be given as ADM's reference batch, whose statistics of the whole
+            training set then replace measured ones.
     """
 
     name: str
-    resize: Callable[[], Resize]  # builds: uint8 [H, W, 3] → float32 [299, 299, 3] in 0…255, what the network takes
-    network: str  # its file in the network folder
-    width: int  # of the features
-    reference_images: int  # how many images of the data set are compared one by one, as KID, precision and recall do
-    images: int | None  # of a set of samples; None for any number
-    sets: int  # sets of samples, each of seeds of its own, that make one score
-    statistic: str  # of the sets: single or minimum
-    source: str  # who defined it, in words
+    resize: Callable[[], Resize]
+    network: str
+    width: int
+    reference_images: int
+    images: int | None
+    sets: int
+    statistic: str
+    source: str
+    published_statistics: bool = False
 
 
 PROTOCOLS: Registry[Protocol] = Registry(
@@ -53,6 +66,7 @@ PROTOCOLS: Registry[Protocol] = Registry(
         source="the evaluator of ADM (Dhariwal and Nichol 2021), evaluations/evaluator.py of guided-diffusion: "
         "TensorFlow 1's bilinear resize, which does not antialias; one set of 50,000 against the whole training "
         "set, precision and recall against 10,000 of its images",
+        published_statistics=True,
     ),
     Protocol(
         name="edm",

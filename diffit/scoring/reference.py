@@ -1,9 +1,9 @@
-"""reference: what samples are compared with under a protocol, made once of a data set's features for all runs.
+"""reference: the statistics of real images that samples are scored against, made once per data set and protocol.
 
     python -m diffit.scoring.reference FEATURES OUT.npz --dataset NAME [--published ARCHIVE]
 
-FEATURES is the folder of features of the data set, or of one that stands for it; with ``--published``, ADM's reference
-batch, whose archive holds the statistics of the whole training set.
+FEATURES is the folder of features of the data set or of its substitute (``references`` in the config). With
+``--published``, they are features of ADM's reference batch, whose archive holds statistics of the whole training set.
 """
 
 from dataclasses import dataclass
@@ -19,21 +19,28 @@ from diffit.scoring.metrics import metrics_of
 from diffit.scoring.protocols import PROTOCOLS
 from diffit.store import adm_npz, files
 
-AGAIN = "delete it and run the same command again: its rule makes it anew"
+REMEDY = "delete it and run the same command again: its rule makes it again"
 ROWS_SEED = 0
 _FACTS = ("protocol", "network_sha256", "resize", "precision", "gaps", "width", "size", "images")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The distribution of real images' features, and as many of the features themselves as the protocol needs."""
+    """Statistics of the features of real images, and the features of as many images as the protocol keeps.
 
-    facts: (
-        dict  # protocol, network_sha256, resize, precision, gaps, width, size; dataset, count; images: whose features
-    )
-    gaussians: dict[str, Gaussian]  # by array: features, and spatial where the protocol has sFID
+    ``facts`` say how the images were measured (protocol, network_sha256, resize, precision, gaps, width, size), which
+    images (``images``, a manifest), for which ``dataset``, and the number of images behind the statistics (``count``).
+    """
+
+    facts: dict
+    gaussians: dict[str, Gaussian]  # by array: features, and spatial if the protocol has sFID
     rows: np.ndarray  # float32 [m, d], m ≤ count
     labels: np.ndarray  # int64 [m]
+
+    def __post_init__(self):
+        if self.complete and len(self.rows) < self.facts["width"]:
+            # The Gaussian of the features themselves has a root, with which distances are more exact.
+            self.gaussians["features"] = Gaussian.of(self.rows)
 
     @property
     def count(self) -> int:
@@ -42,43 +49,35 @@ class Reference:
 
     @property
     def complete(self) -> bool:
-        """Whether ``rows`` are all of the data set."""
-        return len(self.rows) == self.facts["count"]
+        """Whether ``rows`` holds the features of all images."""
+        return len(self.rows) == self.count
 
     @classmethod
     def of(cls, features: Features, dataset: str | None = None, archive: Path | None = None) -> "Reference":
-        """The reference that ``features`` make, of the data set ``dataset`` or of what was measured.
+        """Make a reference from features.
 
-        The statistics are taken shard by shard in float64, so that a data set of any size passes through. With the
-        ``archive`` of a published batch they are the published ones, and the rows those of its images. Raises
-        :class:`UserError` where the features are damaged.
+        Args:
+            features: features of the data set, of its substitute, or of the images of a published batch.
+            dataset: name of the data set that the reference is for; by default the one that was measured.
+            archive: archive of a published batch, whose statistics are used instead of measured ones.
+
+        Raises :class:`UserError` for damaged features.
         """
-        protocol = PROTOCOLS[features.manifest["protocol"]]
         facts = {name: features.manifest[name] for name in _FACTS}
         facts |= {"dataset": dataset or facts["images"].get("dataset"), "count": len(features)}
-        kept = np.sort(rng.split(ROWS_SEED, len(features))[: protocol.reference_images])
-        rows, moments = [], Moments.empty(facts["width"])
-        first = 0
-        for shard in progress(features.shards("features"), desc="reference", total=len(features.manifest["shards"])):
-            here = kept[(kept >= first) & (kept < first + len(shard))] - first
-            rows.append(shard[here])
-            first += len(shard)
-            if not archive:
-                moments.add(shard)
+        kept = np.sort(rng.split(ROWS_SEED, len(features))[: PROTOCOLS[facts["protocol"]].reference_images])
         if archive:
-            stored = files.read_json(archive / "archive.json", AGAIN)
-            count = stored["statistics_images"]
-            gaussians = {name: Gaussian(*pair, count) for name, pair in adm_npz.statistics(archive).items()}
-            facts |= {"count": count, "published_sha256": stored["sha256"]}
+            record = files.read_json(archive / "archive.json", REMEDY)
+            facts |= {"count": record["statistics_images"], "published_sha256": record["sha256"]}
+            statistics = adm_npz.statistics(archive)
+            gaussians = {array: Gaussian(*pair, facts["count"]) for array, pair in statistics.items()}
+            rows = features.array("features")[kept]
         else:
-            gaussians = {"features": moments.gaussian()}
-            for metric in metrics_of(protocol.name):
-                if metric.gaussian and metric.takes not in gaussians and metric.name not in facts["gaps"]:
-                    gaussians[metric.takes] = _gaussian(features, metric.takes)
-        return cls(facts, gaussians, np.concatenate(rows), features.array("labels")[kept])._exact()
+            rows, gaussians = _measured(features, kept)
+        return cls(facts, gaussians, rows, features.array("labels")[kept])
 
     def write(self, path: Path) -> dict:
-        """Write the reference to ``path`` with its sidecar; returns the sidecar."""
+        """Write the reference to ``path`` with its sidecar; return the sidecar."""
         statistics = {}
         for array, gaussian in self.gaussians.items():
             statistics |= {f"{array}_mean": gaussian.mean, f"{array}_covariance": gaussian.covariance}
@@ -88,26 +87,38 @@ class Reference:
 
     @classmethod
     def read(cls, path: Path) -> "Reference":
-        """A written reference, verified; its ``facts`` have the file's ``sha256`` too.
+        """Verify and read a reference. Its ``facts`` also hold the ``sha256`` of the file.
 
-        Raises :class:`UserError` where it is missing, damaged or something else.
+        Raises :class:`UserError` if the file is missing, damaged or not a reference.
         """
-        facts = files.verify(path, AGAIN)
+        facts = files.verify(path, REMEDY)
         if "protocol" not in facts or "width" not in facts:
-            raise UserError(f"{path} is no reference; make it with python -m diffit.scoring.reference")
+            raise UserError(f"{path} is not a reference; make one with python -m diffit.scoring.reference")
         with np.load(path, allow_pickle=False) as stored:
             arrays = [name.removesuffix("_mean") for name in stored if name.endswith("_mean")]
             gaussians = {
                 array: Gaussian(stored[f"{array}_mean"], stored[f"{array}_covariance"], facts["count"])
                 for array in arrays
             }
-            return cls(facts, gaussians, stored["rows"], stored["labels"])._exact()
+            return cls(facts, gaussians, stored["rows"], stored["labels"])
 
-    def _exact(self) -> "Reference":
-        """With fewer images than features, the Gaussian of the features themselves, whose distances are more exact."""
-        if self.complete and len(self.rows) < self.facts["width"]:
-            self.gaussians["features"] = Gaussian.of(self.rows)
-        return self
+
+def _measured(features: Features, kept: np.ndarray) -> tuple[np.ndarray, dict[str, Gaussian]]:
+    """The features of the images ``kept`` (ascending numbers), and the Gaussians of all images by array.
+
+    Reads one shard at a time, so that a data set need not fit into memory.
+    """
+    manifest = features.manifest
+    rows, moments, first = [], Moments.empty(manifest["width"]), 0
+    for shard in progress(features.shards("features"), desc="reference", total=len(manifest["shards"])):
+        rows.append(shard[kept[(kept >= first) & (kept < first + len(shard))] - first])
+        moments.add(shard)
+        first += len(shard)
+    gaussians = {"features": moments.gaussian()}
+    for metric in metrics_of(manifest["protocol"]):
+        if metric.gaussian and metric.takes not in gaussians and metric.name not in manifest["gaps"]:
+            gaussians[metric.takes] = _gaussian(features, metric.takes)
+    return np.concatenate(rows), gaussians
 
 
 def _gaussian(features: Features, array: str) -> Gaussian:
@@ -122,8 +133,8 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("features", type=Path, help="folder of the real images' features")
     parser.add_argument("out", type=Path, help="the npz file to write")
-    parser.add_argument("--dataset", required=True, help="the data set that it stands for")
-    parser.add_argument("--published", type=Path, help="the archive of the published batch that was measured")
+    parser.add_argument("--dataset", required=True, help="name of the data set that the reference is for")
+    parser.add_argument("--published", type=Path, help="archive of the published batch that was measured")
     arguments = parser.parse_args()
     Reference.of(Features(arguments.features), arguments.dataset, arguments.published).write(arguments.out)
 

@@ -1,28 +1,28 @@
-"""How protocols bring images to the size that Inception takes."""
+"""The resizers of the protocols, which bring images to the input size of Inception."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-SIZE = 299  # height and width of what Inception takes
+SIZE = 299  # height and width of Inception's input
 
 Resize = Callable[[np.ndarray], np.ndarray]
 
 
 def pillow_bicubic() -> Resize:
-    """clean-fid's resizer: Pillow's bicubic on float channels, antialiased and not rounded (Parmar et al. 2022)."""
-    from cleanfid.resize import build_resizer  # here, since clean-fid takes seconds to import
+    """clean-fid's resizer (Parmar et al. 2022): Pillow's bicubic filter on float channels, antialiased, not rounded."""
+    from cleanfid.resize import build_resizer  # here, because clean-fid takes seconds to import
 
     return build_resizer("clean")
 
 
 def tensorflow_bilinear() -> Resize:
-    """TensorFlow 1's bilinear resize, as it stands inside the graph of FID's Inception (align_corners off).
+    """TensorFlow 1's bilinear resize with ``align_corners=False``, which is part of the graph of FID's Inception.
 
-    Output pixel i lies at i · input / output, without the half pixel of later versions, and mixes the two nearest
-    input pixels only: large images are not antialiased. Along each row first, in float32, as TensorFlow's kernel does;
-    torch-fidelity's version, which is exact to TensorFlow's on a CPU, gives the same bits. NVIDIA's file samples the
-    same places by ``grid_sample``, which rounds otherwise.
+    Output pixel i is at position i · input / output, without the half-pixel offset of later versions. It interpolates
+    only between the two nearest input pixels, so that large images are not antialiased. Rows are interpolated first, in
+    float32, like in TensorFlow's kernel. The result equals bit for bit that of torch-fidelity, which is exact to
+    TensorFlow on a CPU. NVIDIA's file samples the same positions with ``grid_sample``, which rounds differently.
     """
     return _legacy_bilinear
 
@@ -37,7 +37,7 @@ def _legacy_bilinear(image: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of the 299 places along an axis of ``size`` pixels: the pixel before, the one after, how far between."""
+    """For the 299 positions along an axis of ``size`` pixels: the pixel before each, the next one, and its weight."""
     place = np.arange(SIZE, dtype=np.float32) * (np.float32(size) / np.float32(SIZE))
     before = place.astype(np.int64)
     return before, np.minimum(before + 1, size - 1), place - before.astype(np.float32)

@@ -69,7 +69,7 @@ def user_file(path: str) -> Path:
     found = Path(path).expanduser()
     if not found.is_file():
         raise UserError(
-            f"path: {path} is not a file on this machine; put the file there or correct the key in the config"
+            f"path: '{path}' does not exist or is not a file; correct the key in the config or put the file there"
         )
     return found
 

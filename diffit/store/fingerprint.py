@@ -153,9 +153,13 @@ def _joined(parts: list[ast.expr]) -> list[ast.expr]:
 
 
 def _imports(tree: ast.Module) -> list[str]:
-    """The modules of this package that a syntax tree imports, at its top or inside a function."""
+    """The modules of this package that a syntax tree imports, also inside functions; not those that only name types."""
+    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    ignored = {id(child) for node in types for child in ast.walk(node)}
     names = []
     for node in ast.walk(tree):
+        if id(node) in ignored:
+            continue
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -1,1 +1,1 @@
-"""Weights on disk: milestones of runs, VAEs, published weights."""
+"""Weights on disk: milestones of runs, published weights, VAEs."""

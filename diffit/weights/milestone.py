@@ -1,7 +1,7 @@
-"""A milestone of a run: the averaged weights after so many images, with all that is needed to use them.
+"""Milestones: the averaged weights of a run after a number of training images, with all facts needed to use them.
 
 results/runs/{run}/{kimg}/ema.safetensors   weights of the network, float32
-results/runs/{run}/{kimg}/config.json       net, process, data, seed, images trained on, code, and the weights' sha256
+results/runs/{run}/{kimg}/config.json       net, process, data, seed, images trained, commit, and the weights' sha256
 """
 
 import shutil
@@ -18,7 +18,7 @@ WEIGHTS, RECORD = "ema.safetensors", "config.json"
 
 
 def write(folder: Path, net: nn.Module, facts: dict) -> None:
-    """Write the weights of ``net`` and ``facts``; the record comes last, so that a milestone with one is complete."""
+    """Write the weights of ``net``, then the record with ``facts``. A milestone with a record is complete."""
     with files.atomic(folder / WEIGHTS) as temporary:
         values = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
         temporary.write_bytes(save(values))
@@ -27,11 +27,12 @@ def write(folder: Path, net: nn.Module, facts: dict) -> None:
 
 
 def publish(source: Path, target: Path) -> None:
-    """Copy the milestone in ``source`` to ``target``, with its times. Raises :class:`UserError` for a damaged one.
+    """Copy the milestone in ``source`` to ``target``, with its modification times.
 
-    Copies, not links: what damages the one must leave the other.
+    Copies instead of links, so that damage to one does not affect the other. Raises :class:`UserError` if ``source`` is
+    damaged.
     """
-    remedy = "restore it from a backup, or ask for a later milestone"
+    remedy = "restore it from a backup, or set a later milestone"
     _verified(source, remedy)
     target.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS, RECORD):
@@ -40,21 +41,22 @@ def publish(source: Path, target: Path) -> None:
 
 
 def exists(folder: Path) -> bool:
-    """Whether a complete milestone stands in ``folder``."""
+    """Whether ``folder`` holds a complete milestone."""
     return (folder / RECORD).exists()
 
 
 def load(folder: Path) -> tuple[nn.Module, dict]:
     """The network with its weights, in evaluation mode on the CPU, and the record.
 
-    Raises :class:`UserError` where a file is missing, the weights are not those of the record, or do not fit the net.
+    Raises :class:`UserError` for a missing file, weights with another sha256 than in the record, and weights that do
+    not match the network.
     """
-    remedy = f"delete {folder} and ask for it again"
+    remedy = f"delete {folder} and run the same command again"
     record, weights = _verified(folder, remedy), folder / WEIGHTS
     net = build(record["net"])
     missing, unexpected = net.load_state_dict(load_file(weights), strict=False)
     if missing or unexpected:
-        raise UserError(f"{weights} does not fit its network: missing {missing}, unexpected {unexpected}; {remedy}")
+        raise UserError(f"{weights} does not match its network: missing {missing}, unexpected {unexpected}; {remedy}")
     return net.eval().requires_grad_(False), record
 
 
@@ -62,5 +64,5 @@ def _verified(folder: Path, remedy: str) -> dict:
     record = files.read_json(folder / RECORD, remedy)
     weights = folder / WEIGHTS
     if not weights.exists() or files.sha256(weights) != record["sha256"]:
-        raise UserError(f"{weights} is missing or damaged (its sha256 is not that of {RECORD}); {remedy}")
+        raise UserError(f"{weights} is missing or damaged ({RECORD} records another sha256); {remedy}")
     return record

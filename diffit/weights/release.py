@@ -1,9 +1,9 @@
-"""release: published weights of a latent network as a milestone, so that they are sampled and scored like any other.
+"""release: write published weights of a latent network as a milestone, which is sampled and scored like any other.
 
     python -m diffit.weights.release SPEC_JSON VAE_FOLDER results/runs/{run}/released
 
-The weights come from a local file or from the hub. Every key, shape and element type is compared with the network
-that the run describes before anything is written.
+The weights come from a local file or from the Hugging Face hub. Names, shapes and element types of all weights are
+compared with the network in the run's config before anything is written.
 """
 
 import logging
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from diffit.cli import Parser, UserError, json_argument, run_command
 from diffit.nets import build
@@ -23,38 +24,29 @@ log = logging.getLogger("diffit")
 
 
 def release(spec: dict, vae_folder: Path, out: Path) -> None:
-    """Write the milestone ``out``: the weights that ``spec["weights"]`` names, and all that sampling needs to know.
+    """Write published weights as the milestone ``out``.
 
-    Raises :class:`UserError` that says what to put where when the weights cannot be had, and what differs when they
-    are not those of the network.
+    Args:
+        spec: dataset, resolution, net, process and weights of the run.
+        vae_folder: the VAE of the run, which determines size and channels of the latents.
+        out: the milestone's folder.
+
+    Raises :class:`UserError` if the weights are missing, cannot be downloaded, or do not match the network.
     """
     weights, vae_facts = spec["weights"], vae.read_facts(vae_folder)
-    shape = {
+    net_spec = {
+        **spec["net"],
         "input_size": vae.latent_size(spec["resolution"], vae_facts["factor"]),
         "channels": vae_facts["channels"],
         "num_classes": weights["classes"],
     }
-    with torch.device("meta"):
-        net = build({**spec["net"], **shape})
-    path, origin = _local(weights)
-    sha256 = files.sha256(path)
-    if weights["sha256"] not in (None, sha256):
-        raise UserError(
-            f"{path} has the sha256 {sha256} instead of {weights['sha256']}; get the file again, or correct sha256 "
-            "under weights in the run's config"
-        )
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is no readable safetensors file ({error}); get it again") from None
-    try:
-        load_released(net, state)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    path, origin = _local_file(weights)
+    sha256 = _verified_sha256(path, weights["sha256"])
+    net = _loaded_network(net_spec, path)
     facts = {
         "dataset": spec["dataset"],
         "resolution": spec["resolution"],
-        "net": {**spec["net"], **shape},
+        "net": net_spec,
         "process": spec["process"],
         "vae": vae_facts,
         "kimg": "released",
@@ -67,14 +59,17 @@ def release(spec: dict, vae_folder: Path, out: Path) -> None:
     log.info("%s: %s parameters", origin, f"{sum(p.numel() for p in net.parameters()) + net.pos_embed.numel():,}")
 
 
-def _local(weights: dict) -> tuple[Path, str]:
-    """The weights as a file on this machine, and where they come from."""
+def _local_file(weights: dict) -> tuple[Path, str]:
+    """The weights as a local file, downloaded from the hub if the config gives no path, and where they come from."""
     if weights["path"]:
         path = Path(weights["path"]).expanduser()
         if not path.is_file():
-            raise UserError(f"path: {path} is no file here; put {weights['file']} of {weights['repository']} there")
+            raise UserError(
+                f"weights.path: '{path}' does not exist or is not a file; put {weights['file']} of "
+                f"{weights['repository']} there"
+            )
         return path, str(path)
-    from huggingface_hub import hf_hub_download  # here, since a local file needs no hub
+    from huggingface_hub import hf_hub_download  # here, because a local file needs no hub
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -82,15 +77,42 @@ def _local(weights: dict) -> tuple[Path, str]:
     except (OSError, ValueError, HfHubHTTPError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{weights['file']} of {weights['repository']} could not be had ({reason}); put it on this machine and "
-            "name it under weights.path in the run's config"
+            f"{weights['file']} of {weights['repository']} could not be downloaded ({reason}); put it on this machine "
+            "and set weights.path in the run's config to it"
         ) from error
     return path, f"{weights['repository']}@{path.parent.name}"  # the hub's cache names folders by commit
 
 
+def _verified_sha256(path: Path, expected: str | None) -> str:
+    sha256 = files.sha256(path)
+    if expected not in (None, sha256):
+        raise UserError(
+            f"{path} has the sha256 {sha256} instead of {expected}; get the file again, or correct weights.sha256 in "
+            "the run's config"
+        )
+    return sha256
+
+
+def _loaded_network(net_spec: dict, path: Path) -> nn.Module:
+    """The network with the weights in a safetensors file. It is built without memory for weights of its own."""
+    with torch.device("meta"):
+        net = build(net_spec)
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); get the file again") from None
+    try:
+        load_released(net, state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return net
+
+
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="JSON: dataset, resolution, net, process, weights")
+    parser.add_argument(
+        "spec", type=json_argument, help="the run as a JSON object: dataset, resolution, net, process, weights"
+    )
     parser.add_argument("vae", type=Path, help="the VAE's folder, results/vaes/{vae}")
     parser.add_argument("out", type=Path, help="the milestone's folder, results/runs/{run}/released")
     arguments = parser.parse_args()

@@ -1,13 +1,11 @@
-"""The autoencoder between images and latents, and the only door to diffusers.
+"""The autoencoder between images and latents. The only module that imports diffusers.
 
-    python -m diffit.weights.vae SPEC_JSON OUT_FOLDER
-
-takes over a published one, from a local folder or from the hub. A VAE stands in a folder of its own:
+    python -m diffit.weights.vae SPEC_JSON OUT_FOLDER      imports a published VAE from a local folder or the hub
 
 results/vaes/{vae}/vae.safetensors   weights of an AutoencoderKL, float32
 results/vaes/{vae}/vae.json          their sha256, the shape of the network, and the scale of its latents
 
-The scale is the number by which latents are multiplied before a diffusion sees them. It has its one home there.
+Latents are multiplied by the scale before they are diffused. The scale is stored only in ``vae.json``.
 """
 
 import math
@@ -22,7 +20,7 @@ from diffit.cli import Parser, UserError, json_argument, run_command
 from diffit.store import files
 from diffit.weights.vae_shape import factor_of
 
-AGAIN = "delete its folder and ask for it again"
+REMEDY = "delete its folder and run the same command again"
 WEIGHTS = "vae.safetensors"
 
 
@@ -30,36 +28,41 @@ class VAE:
     """A frozen AutoencoderKL in float32, with its scale.
 
     Args:
-        model: what diffusers calls AutoencoderKL.
-        facts: ``sha256`` of the weights, ``scale``, ``channels`` of a latent, ``factor`` by which its sides are shorter
-            than the image's. They are what a VAE is: latents, runs and samples carry them.
+        model: an AutoencoderKL of diffusers.
+        facts: ``sha256`` of the weights, ``scale``, ``channels`` of latents, and ``factor``, by which the sides of
+            latents are shorter than those of images. They identify the VAE in latents, runs and samples.
     """
 
     def __init__(self, model: nn.Module, facts: Mapping):
         self.model, self.facts = model.eval().requires_grad_(False), dict(facts)
 
     def to(self, device: torch.device) -> "VAE":
+        """Move the VAE to a device."""
         self.model.to(device)
         return self
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
-        """Images in [-1, 1] [B, 3, H, W] -> mean and standard deviation of the posterior, unscaled: [B, 2, C, h, w]."""
+        """Map images in [−1, 1], [B, 3, H, W], to mean and standard deviation of the posterior, unscaled.
+
+        Returns [B, 2, C, h, w].
+        """
         posterior = self.model.encode(images).latent_dist
         return torch.stack([posterior.mean, posterior.std], dim=1)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents [B, C, h, w] -> images, float32 [B, 3, H, W], in [-1, 1] but for overshoots."""
+        """Map scaled latents [B, C, h, w] to images, float32 [B, 3, H, W], in [−1, 1] except for overshoots."""
         return self.model.decode((latents / self.facts["scale"]).float()).sample
 
 
 def latent_size(resolution: int, factor: int) -> int:
-    """Side of the latents of images of this resolution; :class:`UserError` where there is no such size."""
+    """Side of the latents: ``resolution`` / ``factor``. Raises :class:`UserError` if it is not an integer."""
     if resolution % factor:
         raise UserError(
             f"the VAE shortens sides by {factor}, which does not divide the resolution {resolution}; "
@@ -69,8 +72,8 @@ def latent_size(resolution: int, factor: int) -> int:
 
 
 def build(shape: dict) -> nn.Module:
-    """An untrained AutoencoderKL: ``latent_channels``, ``channels`` of each level, ``layers`` and ``groups``."""
-    from diffusers import AutoencoderKL  # here, since diffusers takes seconds to import
+    """An untrained AutoencoderKL from ``latent_channels``, ``channels`` per level, ``layers`` and ``groups``."""
+    from diffusers import AutoencoderKL  # here, because diffusers takes seconds to import
 
     levels = len(shape["channels"])
     return AutoencoderKL(
@@ -84,12 +87,14 @@ def build(shape: dict) -> nn.Module:
 
 
 def write(folder: Path, model: nn.Module, scale: float, **facts: object) -> dict:
-    """Put a VAE into ``folder``, weights and all that :func:`load` needs; returns its record.
+    """Write a VAE to ``folder``: its weights, and the record with shape, scale and ``facts``. Returns the record.
 
-    Raises :class:`UserError` for a scale that is none: latents of unknown size train nothing.
+    Raises :class:`UserError` for a scale that is not a positive finite number.
     """
     if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
-        raise UserError(f"the scale of the VAE is {scale}; give it the one it was published with, a positive number")
+        raise UserError(
+            f"the scale of the VAE is {scale}, which is not a positive number; use the scale it was published with"
+        )
     shape = _shape(model)
     weights = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
     path = folder / WEIGHTS
@@ -100,23 +105,29 @@ def write(folder: Path, model: nn.Module, scale: float, **facts: object) -> dict
 
 
 def read_facts(folder: Path) -> dict:
-    """What a VAE is, without its weights: sha256, scale, channels and factor."""
-    record = files.read_json(files.sidecar(folder / WEIGHTS), AGAIN)
+    """The facts that identify a VAE: sha256, scale, channels and factor."""
+    record = files.read_json(files.sidecar(folder / WEIGHTS), REMEDY)
     return {name: record[name] for name in ("sha256", "scale", "channels", "factor")}
 
 
 def load(folder: Path) -> VAE:
-    """The VAE in ``folder``, verified, on the CPU. Raises :class:`UserError` where it is missing or damaged."""
-    record = files.verify(folder / WEIGHTS, AGAIN)
+    """Verify and load the VAE in ``folder``, on the CPU. Raises :class:`UserError` if it is missing or damaged."""
+    record = files.verify(folder / WEIGHTS, REMEDY)
     model = build(record["shape"])
     model.load_state_dict(load_file(folder / WEIGHTS))
     return VAE(model, read_facts(folder))
 
 
 def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict:
-    """Take over an AutoencoderKL as diffusers publishes it, from a local folder or from the hub at a revision.
+    """Import an AutoencoderKL in the format of diffusers into ``folder``; return its record.
 
-    Raises :class:`UserError` that says what to put where when neither has it, or when it is built in another way.
+    Args:
+        source: a local folder or a repository of the Hugging Face hub.
+        revision: revision of the repository.
+        scale: the scale that the config gives; it must be the published one.
+        folder: the VAE's folder.
+
+    Raises :class:`UserError` if it cannot be loaded, has another architecture or scale, or shifts its latents.
     """
     from diffusers import AutoencoderKL
 
@@ -125,25 +136,27 @@ def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the VAE {source} could not be had ({reason}); put its config.json and weights into a folder on this "
-            "machine and name it under path: in the VAE's config"
+            f"the VAE {source} could not be loaded ({reason}); put its config.json and weights into a folder on this "
+            "machine and set path: in the VAE's config to it"
         ) from error
     twin = build(_shape(model))
-    if (unlike := _differing(model, twin)) is not None:
-        raise UserError(f"the VAE {source} is no plain AutoencoderKL ({unlike}); use one of stabilityai/sd-vae-ft-*")
+    if (different := _first_difference(model, twin)) is not None:
+        raise UserError(
+            f"the VAE {source} is not a plain AutoencoderKL ({different} differs); use one of stabilityai/sd-vae-ft-*"
+        )
     if scale != model.config.scaling_factor:
         raise UserError(
-            f"the VAE {source} was published with the scale {model.config.scaling_factor}, and the config says "
+            f"the VAE {source} was published with the scale {model.config.scaling_factor}, but the config says "
             f"{scale}; correct scale: in the VAE's config"
         )
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if getattr(model.config, key, None) is not None:
-            raise UserError(f"the VAE {source} has a {key}, which nothing here applies; use one without")
+            raise UserError(f"the VAE {source} has a {key}, which is not supported; use a VAE without it")
     return write(folder, model, scale, source=source, revision=revision)
 
 
-def _differing(model: nn.Module, twin: nn.Module) -> str | None:
-    """The first parameter that one of two networks lacks or has in another shape."""
+def _first_difference(model: nn.Module, twin: nn.Module) -> str | None:
+    """Name of the first parameter that only one network has or whose shapes differ, None if there is none."""
     one, other = ({name: tuple(value.shape) for name, value in net.state_dict().items()} for net in (model, twin))
     return next((name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)), None)
 
@@ -160,7 +173,7 @@ def _shape(model: nn.Module) -> dict:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="the published VAE's description as a JSON object")
+    parser.add_argument("spec", type=json_argument, help="the published VAE as a JSON object")
     parser.add_argument("out", type=Path, help="the VAE's folder, results/vaes/{vae}")
     arguments = parser.parse_args()
     spec = arguments.spec

@@ -218,8 +218,8 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("runs.digits.training.precision", "half", "'half' is not one of ['float32', 'bfloat16']"),
         ("runs.digits.training.betas", [0.9], "config: runs.digits.training.betas: [0.9] is too short"),
         ("runs.digits.milestones", [], "config: runs.digits.milestones: [] should be non-empty"),
-        ("runs.digits.milestones", [2, 1], "config: runs.digits.milestones must rise, each once: [2, 1]"),
-        ("runs.digits.milestones", [1, 1], "config: runs.digits.milestones must rise, each once: [1, 1]"),
+        ("runs.digits.milestones", [2, 1], "config: runs.digits.milestones must increase without repetition: [2, 1]"),
+        ("runs.digits.milestones", [1, 1], "config: runs.digits.milestones must increase without repetition: [1, 1]"),
         ("runs.digits.dataset", "digit", "runs.digits.dataset names 'digit', which is not defined; did you mean"),
         ("runs.digits.dataset", "faces", "which is not defined; available: batch, digits, others"),
         ("runs.digits.sampler", "fwe", "runs.digits.sampler names 'fwe', which is not defined; did you mean 'few'?"),
@@ -251,7 +251,7 @@ def test_a_mistake_is_one_sentence_with_its_place_and_the_way_out(config, place,
     node[key] = value
     message = refusal(config)
     assert sentence in message
-    assert "; " in message or "must rise" in message
+    assert "; " in message or "must increase" in message
 
 
 @pytest.mark.parametrize("place", ["runs", "runs.digits.net", "datasets.digits.source", "runs.digits.training.batch"])

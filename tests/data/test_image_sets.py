@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def pixels(source: image_sets.Source) -> np.ndarray:
+def pixels(source: image_sets.ImageSet) -> np.ndarray:
     return np.stack([image for _, image, _ in source.samples])
 
 
@@ -38,7 +38,7 @@ def test_a_folder_a_tar_and_an_npz_file_give_the_same_images(folder: Path):
         path = folder.parent / name
         source = image_sets.read(path)
         np.testing.assert_array_equal(pixels(source), IMAGES)
-        assert (source.count, source.features, source.facts["dataset"]) == (5, "0-of-1.npz", name)
+        assert (source.count, source.features_name, source.facts["dataset"]) == (5, "0-of-1.npz", name)
         if path.is_file():
             assert source.facts["content_sha256"] == source.sha256 == files.sha256(path)
     assert [label for _, _, label in image_sets.read(folder.parent / "plain.npz").samples] == [3, 1, 4, 1, 5]
@@ -83,5 +83,5 @@ def test_damaged_and_missing_files_are_refused(folder: Path):
         image_sets.read(folder.parent / "a.tar")
     with tarfile.open(folder.parent / "empty.tar", "w") as tar:
         tar.add(folder / "notes.txt", "notes.txt")
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="holds no images"):
         image_sets.read(folder.parent / "empty.tar")

@@ -160,7 +160,7 @@ def test_lanczos_is_one_step_for_squares_and_refuses_others(photograph):
         np.asarray(images.resize(square, "lanczos", 64, "x")),
         np.asarray(square.resize((64, 64), Image.Resampling.LANCZOS)),
     )
-    with pytest.raises(UserError, match=r"face\.png: \d+ by \d+ pixels are no square; set resize: center-crop"):
+    with pytest.raises(UserError, match=r"face\.png: \d+ by \d+ pixels are not a square; set resize: center-crop"):
         images.resize(photograph, "lanczos", 64, "face.png")
 
 

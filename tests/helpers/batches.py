@@ -1,4 +1,4 @@
-"""Batches of a training's loader."""
+"""Batches of the training loader."""
 
 import torch
 

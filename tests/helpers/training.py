@@ -1,4 +1,4 @@
-"""The train command as a process of its own, and what tests look for while it runs."""
+"""The training command as a process, and helpers to watch it."""
 
 import json
 import os
@@ -14,7 +14,7 @@ EVERY_STEP = ("--checkpoint-minutes", "0")
 
 
 def wait_for_images(training, process, images: int) -> None:
-    """Return once a checkpoint at or beyond ``images`` is on disk."""
+    """Wait for a checkpoint after at least ``images`` images."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if any(int(path.stem.split("-")[1]) >= images for path in training.checkpoints()):
@@ -24,7 +24,7 @@ def wait_for_images(training, process, images: int) -> None:
 
 
 def orphans(process) -> list[str]:
-    """Processes that are left of a process's session."""
+    """Return the processes that remain of a process's session."""
     alive = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -37,7 +37,7 @@ def orphans(process) -> list[str]:
 
 
 class Training:
-    """The train command on the digits, as a process of its own."""
+    """The training command on the digits, as a process."""
 
     def __init__(self, spec: dict, data: Path, folder: Path):
         self.spec, self.data, self.folder = spec, data, folder
@@ -45,7 +45,7 @@ class Training:
     def command(self, kimg: int, *options: str) -> list[str]:
         spec = json.dumps(self.spec)
         verb = [sys.executable, "-m", "diffit.train", spec, str(self.data), str(self.folder)]
-        return [*verb, "--milestone", str(kimg), *options]
+        return [*verb, "--kimg", str(kimg), *options]
 
     def start(self, kimg: int, *options: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -69,14 +69,14 @@ class Training:
 
 
 class Ended:
-    """How a command ended: its exit status and what it said."""
+    """The exit status and the messages of a command that has ended."""
 
     def __init__(self, status: int, message: str):
         self.status, self.message = status, message
 
 
 def assert_same_course(log, expected) -> None:
-    """The same losses at the same images: the same data, noise and gradients in another order of summation."""
+    """Assert equal losses at equal images, up to the order of summation."""
     assert [entry["images"] for entry in log] == [entry["images"] for entry in expected]
     for entry, other in zip(log, expected, strict=True):
         assert entry["loss"] == pytest.approx(other["loss"], rel=5e-3)

@@ -1,4 +1,4 @@
-"""The paper's pictures: grids by seed and class, attention of the centre token, diagrams of networks."""
+"""The paper's figures that are pictures: grids of samples, attention maps, diagrams of networks."""
 
 import json
 
@@ -11,10 +11,10 @@ from PIL import Image
 
 from diffit.cli import UserError
 from diffit.config.toy_runs import complete
+from diffit.data.grids import panel, stacked
 from diffit.nets import build
 from diffit.nets.inspect import parts
 from diffit.paper import attention_maps, network_diagram
-from diffit.paper.image_grid import panel, stacked
 from diffit.paper.networks import expand_network
 from diffit.paper.scale import Scale
 from diffit.sample import _label
@@ -31,7 +31,7 @@ LATENT = {
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    """Thirty images of three classes in turn, each of one colour that tells its number."""
+    """Thirty images, with classes 0, 1 and 2 in turn; the brightness of each is 8 × its number."""
     folder = tmp_path_factory.mktemp("samples")
 
     def member(number: int) -> bytes:
@@ -44,30 +44,30 @@ def samples(tmp_path_factory):
 
 
 def numbers(grid: np.ndarray, columns: int) -> list[int]:
-    """Which images a grid shows, by their colours."""
+    """The numbers of the images in a grid, from their brightness."""
     centres = grid[26::50, 26::50, 0][:, :columns]
     return (centres.flatten() // 8).tolist()
 
 
-def test_a_panel_shows_the_first_images_in_order_of_seed_of_the_classes_asked_for(samples):
+def test_a_panel_shows_the_first_images_by_seed_of_the_chosen_classes(samples):
     assert numbers(panel(samples, 2, 5), 5) == list(range(10))
     assert numbers(panel(samples, 2, 3, [1]), 3) == [1, 4, 7, 10, 13, 16]
     assert numbers(panel(samples, 1, 4, [0, 2]), 4) == [0, 2, 3, 5]
 
 
-def test_a_figure_that_asks_for_more_images_than_there_are_is_refused(samples):
+def test_a_grid_of_more_images_than_were_sampled_is_refused(samples):
     with pytest.raises(UserError, match=r"holds 10 images of the classes \[2\], but the figure shows 12"):
         panel(samples, 3, 4, [2])
 
 
-def test_panels_of_several_runs_stand_below_each_other(samples):
+def test_panels_of_several_runs_are_below_each_other(samples):
     wide, narrow = panel(samples, 1, 5), panel(samples, 2, 2)
     both = stacked([wide, narrow])
     assert both.shape == (wide.shape[0] + narrow.shape[0], wide.shape[1], 3)
     assert (both[wide.shape[0] :, narrow.shape[1] :] == 255).all()
 
 
-def test_a_sampler_may_list_the_classes_that_it_takes_in_turn():
+def test_a_sampler_cycles_through_its_list_of_classes():
     sampler = {"labels": [207, 88]}
     assert [_label(sampler, 1000, seed, None) for seed in range(4)] == [207, 88, 207, 88]
 
@@ -75,7 +75,7 @@ def test_a_sampler_may_list_the_classes_that_it_takes_in_turn():
 @pytest.mark.parametrize(
     ("grid", "window", "place"), [(8, 4, (3, 0)), (8, 8, (0, 36)), (8, 2, (10, 0)), (4, 4, (0, 10))]
 )
-def test_the_centre_of_a_grid_lies_in_its_window(grid, window, place):
+def test_the_centre_of_a_grid_is_found_in_its_window(grid, window, place):
     number, token = attention_maps.centre(grid, window)
     assert (number, token) == place
     columns = grid // window
@@ -83,7 +83,7 @@ def test_the_centre_of_a_grid_lies_in_its_window(grid, window, place):
     assert (row, column) == (grid // 2, grid // 2)
 
 
-def test_attention_is_watched_at_each_step_and_level_and_changes_no_image(tiny_run, tmp_path):
+def test_attention_is_recorded_at_each_step_and_level(tiny_run, tmp_path):
     net = build({**tiny_run["net"], "resolution": 8, "channels": 3, "augment_labels": 9})
     torch.manual_seed(0)
     for parameter in net.parameters():
@@ -91,7 +91,7 @@ def test_attention_is_watched_at_each_step_and_level_and_changes_no_image(tiny_r
     spec = {**tiny_run["net"], "resolution": 8, "channels": 3, "augment_labels": 9}
     facts = {"net": spec, "process": tiny_run["process"], "kimg": 1, "images_trained": 1000, "commit": "c"}
     milestone.write(tmp_path / "tiny" / "1", net, {**facts, "dataset": "digits", "data_sha256": "d"})
-    sampler = {"steps": 4, "sigma_min": 0.002, "sigma_max": 80, "rho": 7}
+    sampler = {"kind": "heun", "steps": 4, "sigma_min": 0.002, "sigma_max": 80, "rho": 7}
     moments = attention_maps.trajectory(tmp_path / "tiny" / "1", sampler, seed=3)
     assert [moment.sigma for moment in moments] == sorted([moment.sigma for moment in moments], reverse=True)
     assert len(moments) == 4 and moments[0].sigma == pytest.approx(80)
@@ -103,12 +103,12 @@ def test_attention_is_watched_at_each_step_and_level_and_changes_no_image(tiny_r
     assert Image.open(tmp_path / "attention.png").size[0] > 500
 
 
-def test_a_network_without_diffits_blocks_has_no_attention_to_show():
+def test_a_network_without_diffit_blocks_is_refused():
     with pytest.raises(UserError, match="no DiffiT blocks"):
         attention_maps.AttentionRecorder(torch.nn.Identity(), build(LATENT))
 
 
-def test_a_diagram_shows_the_parts_of_either_network(tmp_path):
+def test_a_diagram_shows_the_components_of_a_latent_network(tmp_path):
     listed = parts(LATENT, "encoder")
     assert [name for name, _ in listed][1:3] == ["Patches to tokens", "DiffiT Transformer block × 3"]
     assert [size for _, size in listed] == ["8 × 8 × 4", "4 × 4 × 8", "16 × 8", "8 × 8 × 8"]
@@ -120,4 +120,4 @@ def test_the_network_of_a_run_gets_the_sizes_that_its_training_gives_it():
     config = complete(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY)
     spec = expand_network(json.loads(json.dumps(Scale(config).network("here", "ffhq64"))))
     assert (spec["resolution"], spec["augment_labels"]) == (64, 9)
-    assert build({**spec, "width": 32, "groups": 4, "blocks": 1})
+    assert build({**spec, "blocks": 1})

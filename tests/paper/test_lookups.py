@@ -1,4 +1,4 @@
-"""What the rules look up for tables and figures: inputs and commands at both scales, and figures of a new kind."""
+"""Lookups of the rules for tables and figures: inputs and commands at both scales, and figures of a new kind."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from diffit.paper.lookups import PaperLookups
 from diffit.registry import COUNT, TEXT
 from diffit.store.fingerprint import fingerprint
 
-OF_A_SQUARE = '''
+SQUARE_COMMAND = '''
 """Draw a square."""
 
 import sys
@@ -77,7 +77,7 @@ def test_a_table_names_the_scores_of_its_rows_at_both_scales(look):
 def test_a_table_of_both_resolutions_names_each_score_once(look):
     scores = look.table_scores(table("table1"))
     assert scores[:2] == [
-        "results/scores/imagenet256_released/released/ddpm250-cosine-50k/adm.json",
+        "results/scores/imagenet256_released/released/ddpm250-cosine-4_4-50k/adm.json",
         "results/scores/imagenet512_released/released/ddpm250-constant-50k/adm.json",
     ]
     assert len(scores) == len(set(scores)) == 4
@@ -114,7 +114,7 @@ def test_the_jobs_behind_all_tables_are_read_off_legs_samples_and_features(look)
     jobs = look.table_jobs(table(""))
     assert len(jobs) == len(set(jobs))
     assert "train=results/runs/cifar10/state/legs.json" in jobs
-    assert "sample=results/samples/imagenet256_released/released/ddpm250-cosine-50k/manifest.json" in jobs
+    assert "sample=results/samples/imagenet256_released/released/ddpm250-cosine-4_4-50k/manifest.json" in jobs
     assert "measure=results/samples/cifar10/102400/heun18-50k/features/edm/manifest.json" in jobs
     assert not [job for job in jobs if job.startswith("train=") and "released" in job]
 
@@ -218,7 +218,7 @@ def test_a_name_that_a_figure_gets_wrong_is_named_with_the_nearest_one(config, s
 
 
 def test_a_figure_kind_that_is_registered_is_looked_up_and_drawn(config, sources, tmp_path):
-    (tmp_path / "square.py").write_text(OF_A_SQUARE)
+    (tmp_path / "square.py").write_text(SQUARE_COMMAND)
     squares = FigureKind(
         name="squares",
         description="a square of one colour",

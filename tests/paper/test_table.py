@@ -1,4 +1,4 @@
-"""The paper's tables: their layout and numbers, and what stands beside them."""
+"""The paper's tables: their layout, the paper's numbers, and ours beside them."""
 
 import csv
 import itertools
@@ -59,7 +59,7 @@ def score(path: Path, value: float | None, **changes) -> None:
 
 @pytest.fixture
 def small(tmp_path, config):
-    """Lay out the small table with a score of ours: ``(table, rows)``."""
+    """The small table with a score of ours, and its cells: ``(table, rows)``."""
 
     def lay_out(value: float | None, **changes):
         table = table_files.resolve("small", table_files.read(write(tmp_path), SCHEMA), Scale(config))
@@ -73,7 +73,7 @@ def small(tmp_path, config):
 
 
 def cited(path: Path) -> list[str]:
-    """The numbers of the paper's rows, as the tables print them."""
+    """The numbers in the paper's rows, as the tables print them."""
     table = table_files.read(path, SCHEMA)
     digits = {column["key"]: column["digits"] for column in table["columns"] if "metric" in column}
     rows = [row for row in table["rows"] if "ours" not in row]
@@ -92,7 +92,7 @@ def test_every_cited_number_stands_in_the_papers_text(path, shared):
     assert not missing
 
 
-def test_all_tables_and_the_figures_that_are_numbers_are_there():
+def test_every_table_and_every_plotted_figure_is_described():
     assert {path.stem for path in TABLES} >= {
         *(f"table{number}" for number in range(1, 10)), "tableS1", "tableS2", "tableS3",
         "figure7a", "figure7b", "figure8",
@@ -137,7 +137,7 @@ def test_table_1_has_the_papers_columns_and_rows_in_its_order(config, tmp_path):
     )
     line = next(line for line in latex.splitlines() if line.startswith("MaskGIT"))
     assert line == r"MaskGIT [11] & Masked Modeling & 4.02 & 355.60 & 0.83 & 0.44 & 4.46 & 342.00 & 0.83 & 0.50 \\"
-    # What the paper does not have is a gap, and never a number.
+    # A value that the paper does not have is a gap.
     line = next(line for line in latex.splitlines() if line.startswith("MDT-G"))
     assert line.count("--") == 4 and frame.loc[frame["Model"] == "MDT-G [23]", "fid512"].isna().all()
 
@@ -145,7 +145,7 @@ def test_table_1_has_the_papers_columns_and_rows_in_its_order(config, tmp_path):
 # ------------------------------------------------------------------------------------------------------- ours beside
 
 
-def test_ours_shows_spread_difference_and_its_score_file(small):
+def test_our_number_shows_its_spread_difference_and_score_file(small):
     table, rows = small(1.96)
     assert rows[1]["fid"].text() == "1.96 ± 0.01 (+0.01)"
     frame = as_frame(table, rows)
@@ -164,7 +164,7 @@ def test_a_value_outside_the_spread_is_marked(small, value, marked):
     assert ("* further from" in as_markdown(table, rows, "../")) == marked
 
 
-def test_a_minimum_is_compared_with_no_single_value(small):
+def test_a_minimum_is_not_compared_with_a_single_value(small):
     _, rows = small(1.96, statistic="single", std=None)
     assert rows[1]["fid"].text() == "1.96" and rows[1]["fid"].difference is None
 
@@ -211,7 +211,7 @@ def test_latex_is_escaped_and_balanced(small):
         ("rows:", "rows: [", r"small\.yaml is not YAML"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_table_is_one_sentence(tmp_path, config, before, after, message):
+def test_a_mistake_in_a_table_is_reported_in_one_sentence(tmp_path, config, before, after, message):
     with pytest.raises(UserError, match=message):
         table_files.resolve(
             "small", table_files.read(write(tmp_path, SMALL.replace(before, after, 1)), SCHEMA), Scale(config)
@@ -221,18 +221,18 @@ def test_a_mistake_in_a_table_is_one_sentence(tmp_path, config, before, after, m
 def test_a_run_with_the_name_of_a_toy_is_refused():
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     config["runs"]["toy_cifar10"] = config["runs"]["digits"]
-    with pytest.raises(UserError, match=r"runs\.toy_cifar10 has the name of a toy; give it one"):
+    with pytest.raises(UserError, match=r"runs\.toy_cifar10 has the name of a toy run; rename it"):
         complete(config, REPOSITORY)
 
 
-def test_a_configuration_without_the_toys_data_has_no_toys():
+def test_a_configuration_without_the_data_of_toys_has_no_toys():
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     config["datasets"]["numbers"] = config["datasets"].pop("digits32")
     config["vaes"]["digits-vae"]["dataset"] = config["runs"]["digits_latent"]["dataset"] = "numbers"
     assert not [name for name in complete(config, REPOSITORY)["runs"] if name.startswith("toy_")]
 
 
-# --------------------------------------------------------------------------------------------- what networks tell
+# --------------------------------------------------------------------------------------------- computed from networks
 
 
 def test_table_9_follows_from_the_networks(config, tmp_path):
@@ -241,7 +241,9 @@ def test_table_9_follows_from_the_networks(config, tmp_path):
     )
     rows = dict(zip([row["name"] for row in table["rows"]], fill(table, tmp_path), strict=True))
     values = {name: {key: cell.value for key, cell in cells.items()} for name, cells in rows.items()}
-    assert values["DiffiT"]["parameters"] == pytest.approx(561.330144 - 256 * 1152 / 1e6)  # the table is no parameter
+    assert values["DiffiT"]["parameters"] == pytest.approx(
+        561.330144 - 256 * 1152 / 1e6
+    )  # the table is not a parameter
     assert values["DiffiT"]["flops"] == pytest.approx(118.5, abs=0.05)
     assert values["DiffiT"]["linear"] == pytest.approx(114.3, abs=0.05)
     assert values["DiT-XL/2-G"]["flops"] == pytest.approx(118.6, abs=0.05)
@@ -280,7 +282,7 @@ def test_parts_follow_the_network_from_image_to_image():
 # ------------------------------------------------------------------------------------------------ figures, summary
 
 
-def test_a_figure_is_drawn_of_the_columns_it_names(tmp_path, config):
+def test_a_plot_is_drawn_from_the_columns_that_it_names(tmp_path, config):
     text = SMALL.replace("kind: A & B_2", "kind: 1").replace("{kind: A}", "{kind: 2}") + "figure: {x: kind, y: [fid]}\n"
     table = table_files.resolve("small", table_files.read(write(tmp_path, text), SCHEMA), Scale(config))
     score(tmp_path / table["rows"][1]["scores"]["fid"], 1.9)
@@ -288,7 +290,7 @@ def test_a_figure_is_drawn_of_the_columns_it_names(tmp_path, config):
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_summary_says_what_is_reproduced_and_what_is_missing(small, tmp_path):
+def test_the_summary_lists_what_is_reproduced_and_what_is_missing(small, tmp_path):
     said = {}
     for name, value, changes in [
         ("near", 1.96, {}),

@@ -1,4 +1,4 @@
-"""What a result cost: the jobs behind its files, and what the accounting's lines add up to."""
+"""What a result cost: the jobs behind its files, and the sums of what sacct reports."""
 
 import os
 import stat
@@ -32,7 +32,7 @@ def row(frame: pd.DataFrame, stage: str) -> dict:
 
 @pytest.fixture
 def sacct(tmp_path, monkeypatch):
-    """Put a command in place of sacct, for how it may end."""
+    """Replace sacct by a shell script."""
 
     def install(script: str) -> None:
         (tmp_path / "bin").mkdir()
@@ -52,12 +52,12 @@ def test_every_start_of_a_requeued_job_counts():
     assert found["max_memory_gib"] == 2
 
 
-def test_steps_say_the_memory_and_are_no_starts():
+def test_steps_report_the_memory_and_are_not_starts():
     found = row(table([StageJobs("encode", ["11"], 0)], parse_starts(SACCT)), "encode")
     assert (found["starts"], found["gpu_hours"], found["cpu_hours"], found["max_memory_gib"]) == (1, 2, 4, 3)
 
 
-def test_a_number_given_out_again_by_another_cluster_does_not_count():
+def test_a_job_number_that_a_new_cluster_reuses_counts_once():
     assert [start.hours for start in parse_starts(SACCT)["11"]] == [1]
 
 
@@ -77,12 +77,12 @@ def test_all_stages_add_up():
 
 def test_a_job_that_made_several_stages_counts_once():
     stages = [StageJobs("sample", ["11", "14"], 0), StageJobs("measure", ["11"], 0)]
-    frame = table(stages, {job: those for job, those in parse_starts(SACCT).items() if job in ("11", "14")})
+    frame = table(stages, {job: starts for job, starts in parse_starts(SACCT).items() if job in ("11", "14")})
     assert frame["stage"].tolist() == ["sample", "sample and measure", "all"]
     assert row(frame, "sample and measure")["gpu_hours"] == row(frame, "all")["gpu_hours"] == 2
 
 
-def test_what_ran_outside_slurm_or_is_forgotten_is_a_gap_and_no_zero():
+def test_work_outside_slurm_and_unknown_jobs_are_gaps_not_zeros():
     stages = [StageJobs("shard", [], 2), StageJobs("encode", ["99"], 0), StageJobs("sample", ["13_4"], 3)]
     frame = table(stages, {"13_4": parse_starts(SACCT)["13_4"]})
     numbers = ["gpu_hours", "cpu_hours", "elapsed_hours", "max_memory_gib"]
@@ -94,27 +94,27 @@ def test_what_ran_outside_slurm_or_is_forgotten_is_a_gap_and_no_zero():
     assert "| –" in markdown(frame) and "nan" not in markdown(frame).lower() and "NA" not in markdown(frame)
 
 
-def test_gpus_that_nobody_counts_are_a_gap():
+def test_gpus_that_the_accounting_does_not_count_are_a_gap():
     found = row(table([StageJobs("sample", ["14"], 0)], {"14": parse_starts(SACCT)["14"]}), "sample")
     assert pd.isna(found["gpu_hours"]) and found["cpu_hours"] == 0.2
     assert found["note"] == "this cluster's accounting does not count GPUs"
 
 
-def test_an_accounting_that_is_down_leaves_gaps_with_its_reason(sacct):
+def test_a_failing_sacct_leaves_gaps_with_its_reason(sacct):
     sacct("echo 'sacct: error: slurm_persist_conn_open: failed to open' >&2; exit 1")
     frame = account([StageJobs("train", ["12"], 0), StageJobs("shard", [], 1)])
     assert row(frame, "train")["note"] == ("sacct failed (error: slurm_persist_conn_open: failed to open)")
     assert pd.isna(row(frame, "all")["gpu_hours"])
 
 
-def test_without_slurm_nobody_is_asked(sacct, tmp_path):
+def test_sacct_is_not_asked_about_work_outside_slurm(sacct, tmp_path):
     sacct(f"touch {tmp_path}/asked; exit 1")
     frame = account([StageJobs("train", [], 1)])
     assert row(frame, "train")["note"] == "1 made outside SLURM or deleted since"
     assert not (tmp_path / "asked").exists()
 
 
-def test_the_jobs_are_read_off_shards_legs_and_single_files(tmp_path, monkeypatch):
+def test_jobs_are_read_from_shards_legs_and_single_files(tmp_path, monkeypatch):
     folder = tmp_path / "shards"
     for k, environment in enumerate([{"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "8"}, {}]):
         with monkeypatch.context() as patched:

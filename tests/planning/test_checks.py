@@ -1,4 +1,4 @@
-"""Pre-flight: each thing that can be wrong with a cluster, a disk or a source is found and named with its way out."""
+"""The checks of preflight: problems of a cluster, a disk or a download are found, each with a remedy."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from diffit.planning import preflight
 from diffit.planning.checks import cluster, downloads, slurm_site
 from diffit.planning.checks.result import ok, summary, warning, wrong
-from diffit.planning.checks.slurm_site import Association, Node, Request, Site, gpus_of, minutes, requests
+from diffit.planning.checks.slurm_site import Association, JobRequest, Node, Site, gpus_of, minutes, requests
 from diffit.planning.dry_run import Job
 from diffit.slurm.commands import SlurmError
 
@@ -25,23 +25,23 @@ def site(accounting=True, settings=None, groups=("users",), **partition: str) ->
     return Site({**described, **(settings or {})}, partitions, nodes, mine if accounting else None, "me", list(groups))
 
 
-def request(**changes) -> Request:
+def request(**changes) -> JobRequest:
     given = {"partition": "low", "account": "lab", "nodes": 1, "gpus": 1, "gpu_type": "", "minutes": 60}
-    return Request(**{**given, **changes})
+    return JobRequest(**{**given, **changes})
 
 
 def levels(findings) -> list[str]:
     return [finding.level for finding in findings]
 
 
-# -------------------------------------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------------------------------------------- the requests
 
 
-def test_requests_are_those_of_the_plugin_and_of_the_training():
+def test_jobs_of_the_plugin_and_trainings_are_read_as_requests():
     common = {"slurm_partition": "low", "slurm_account": "lab", "mem_mb": 1000}
     train = {
-        "launcher": "slurm", "partition": "high", "account": "lab", "nodes": 2, "gpus": 8, "cpus": 4, "hours": 24,
-        "memory": "100G", "sbatch": "--qos=long constraint='a100&ib' mail_type=END exclusive",
+        "launcher": "slurm", "slurm_partition": "high", "nodes": 2, "gpu": 8, "cpus_per_task": 4, "mem_mb": 100_000,
+        "runtime": 1440, "slurm_extra": "--qos=long constraint='a100&ib' mail_type=END --exclusive",
         "setup": "module load cuda",
     }  # fmt: skip
     jobs = [
@@ -58,9 +58,8 @@ def test_requests_are_those_of_the_plugin_and_of_the_training():
     assert of_stage.options() == ["--partition=low", "--account=lab", "--nodes=1", "--time=30", "--mem=1000"]
     assert "--gres=gpu:a100:1" in of_sample.options() and "--gres=gpu:2" in of_measure.options()
     assert of_training.options() == [
-        "--partition=high", "--account=lab", "--nodes=2", "--gres=gpu:8", "--time=1440", "--qos=long",
-        "--constraint=a100&ib", "--mail-type=END", "--exclusive", "--ntasks-per-node=8",
-        "--cpus-per-task=4", "--mem=100G",
+        "--partition=high", "--account=lab", "--nodes=2", "--gres=gpu:8", "--time=1440", "--ntasks-per-node=8",
+        "--cpus-per-task=4", "--mem=100000", "--qos=long", "--constraint=a100&ib", "--mail-type=END", "--exclusive",
     ]  # fmt: skip
     assert of_training.trains and of_training.setup == "module load cuda"
 
@@ -76,7 +75,7 @@ def test_requests_are_those_of_the_plugin_and_of_the_training():
         ("", {}),
     ],
 )
-def test_gpus_are_read_off_generic_resources(text, expected):
+def test_gpus_are_read_from_generic_resources(text, expected):
     assert gpus_of(text) == expected
 
 
@@ -89,7 +88,7 @@ def test_time_limits_are_read():
     ]
 
 
-def test_nodes_that_are_down_or_do_not_answer_are_of_no_use():
+def test_nodes_that_are_down_or_do_not_answer_are_not_usable():
     states = ["idle", "mixed", "idle~", "allocated", "idle*", "down", "drained", "draining", "down*", "fail"]
     usable = [slurm_site._node(f"n1|low|{state}|gpu:2").usable for state in states]
     assert usable == [True] * 4 + [False] * 6
@@ -98,7 +97,7 @@ def test_nodes_that_are_down_or_do_not_answer_are_of_no_use():
 # --------------------------------------------------------------------------------------------------- the checks
 
 
-def test_a_cluster_that_fits_has_nothing_to_complain_of():
+def test_a_cluster_that_fits_passes_all_checks():
     here, asked = site(), request(gpus=8, nodes=2)
     found = cluster.check_accounting(here) + cluster.check_requeue(here)
     found += cluster.check_partition(here, asked) + cluster.check_account(here, asked)
@@ -110,7 +109,8 @@ def test_a_cluster_that_fits_has_nothing_to_complain_of():
 def test_partitions_that_are_absent_down_or_closed_are_wrong():
     (found,) = cluster.check_partition(site(), request(partition="lwo"))
     assert found == wrong(
-        "there is no partition 'lwo'", "correct it in profiles/slurm/config.yaml; there are: low, high"
+        "there is no partition 'lwo'",
+        "correct slurm_partition in profiles/slurm/config.yaml; partitions are: low, high",
     )
     assert "is DRAIN" in cluster.check_partition(site(State="DRAIN"), request())[0].what
     for closed in ({"AllowAccounts": "theirs"}, {"DenyAccounts": "x,lab"}, {"AllowGroups": "staff"}):
@@ -122,32 +122,32 @@ def test_partitions_that_are_absent_down_or_closed_are_wrong():
 
 def test_accounts_of_others_or_of_another_partition_are_wrong():
     (found,) = cluster.check_account(site(), request(account="lba"))
-    assert found.level == "wrong" and "me has no account 'lba'" in found.what and "guests, lab" in found.way_out
+    assert found.level == "wrong" and "me has no account 'lba'" in found.what and "guests, lab" in found.remedy
     (found,) = cluster.check_account(site(), request(account="guests"))
-    assert found.level == "wrong" and "partition high only, not in low" in found.what
-    assert "your default one, lab" in cluster.check_account(site(), request(account=""))[0].what
+    assert found.level == "wrong" and "only in partition high, not in low" in found.what
+    assert "your default account, lab" in cluster.check_account(site(), request(account=""))[0].what
     assert cluster.check_account(site(accounting=False), request()) == []
     assert levels(cluster.check_accounting(site(accounting=False))) == ["warning"]
-    assert "counts no GPUs" in cluster.check_accounting(site(settings={"AccountingStorageTRES": "cpu"}))[0].what
+    assert "does not record GPUs" in cluster.check_accounting(site(settings={"AccountingStorageTRES": "cpu"}))[0].what
 
 
-def test_gpus_that_no_node_has_are_wrong_and_nodes_that_are_down_only_delay():
+def test_missing_gpus_are_wrong_and_nodes_that_are_down_only_delay():
     (found,) = cluster.check_gpus(site(), request(gpus=9))
     assert found.level == "wrong" and "0 of the 4 nodes" in found.what
-    assert "8 a100 GPUs or no GPU" in found.way_out
+    assert "8 a100 GPUs or no GPU" in found.remedy
     assert levels(cluster.check_gpus(site(), request(gpu_type="h100"))) == ["wrong"]
     assert levels(cluster.check_gpus(site(), request(gpus=8, nodes=4))) == ["wrong"]
     assert levels(cluster.check_gpus(site(), request(gpus=8, nodes=3))) == ["warning"]
     assert levels(cluster.check_gpus(site(), request(gpus=8, gpu_type="a100", nodes=2))) == ["ok"]
 
 
-def test_times_above_the_limit_are_wrong_and_shorter_ones_requeue_a_training_alone():
+def test_a_runtime_above_the_limit_is_wrong_and_a_short_one_requeues_only_a_training():
     (found,) = cluster.check_time(site(), request(minutes=24 * 60, trains=True), 0, ["train"])
-    assert found.level == "wrong" and "24 h asked for, partition low gives 4 h at most" in found.what
+    assert found.level == "wrong" and "1 d requested, but partition low allows at most 4 h" in found.what
     (found,) = cluster.check_time(site(), request(minutes=240, trains=True), 40, ["train"])
     assert found.level == "ok" and "requeued about 9 times" in found.what
     (found,) = cluster.check_time(site(), request(minutes=60), 1.5, ["sample"])
-    assert found.level == "warning" and "estimated at 1.5 h and its limit is 60 min" in found.what
+    assert found.level == "warning" and "estimated at 1 h 30 min and its time limit is 1 h" in found.what
     assert levels(cluster.check_time(site(), request(minutes=60), math.nan, ["sample"])) == ["ok"]
 
 
@@ -162,15 +162,15 @@ def test_times_above_the_limit_are_wrong_and_shorter_ones_requeue_a_training_alo
         ({"PreemptType": "preempt/qos"}, {}, "warning", "QOS"),
     ],
 )
-def test_what_preemption_does_is_said(settings, partition, level, words):
+def test_the_effect_of_preemption_is_reported(settings, partition, level, words):
     (found,) = cluster.check_preemption(site(settings=settings, **partition), request())
     assert found.level == level and words in found.what
 
 
-def test_a_machine_without_slurm_is_told_so(monkeypatch, tmp_path):
+def test_missing_commands_of_slurm_are_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = cluster.check_commands()
-    assert found.level == "wrong" and "no sbatch, srun" in found.what
+    assert found.level == "wrong" and "are missing: sbatch, srun" in found.what
     with pytest.raises(SlurmError, match="scontrol"):
         slurm_site.read()
 
@@ -183,7 +183,7 @@ def test_packages_that_are_absent_old_or_others_are_named(tmp_path):
     lock.write_text("# a comment\nno-such-package==1.0\nnumpy==0.1\n")
     assert [(found.level, found.what.split()[0]) for found in preflight.check_packages(lock)] == [
         ("wrong", "the"),
-        ("warning", "other"),
+        ("warning", "package"),
     ]
     assert levels(preflight.check_packages()) == ["ok"]
 
@@ -214,7 +214,7 @@ def test_what_is_still_to_be_fetched_is_looked_for(tmp_path):
     jobs = [Job("download", {"dataset": name}) for name in sources] + [Job("vae", {"vae": name}) for name in vaes]
     found = downloads.check([*jobs, Job("shard", {"dataset": "here"})], {"datasets": sources, "vaes": vaes})
     assert levels(found) == ["ok", "wrong", "ok", "wrong", "ok"]
-    assert "datasets.gone.path" in found[1].way_out
+    assert "datasets.gone.path" in found[1].remedy
     assert levels(downloads.check([], {})) == ["ok"]
 
 
@@ -224,10 +224,10 @@ def test_a_hub_out_of_reach_is_said_with_the_key_for_a_local_copy(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     vae = {"kind": "published", "path": None, "repository": "stabilityai/sd-vae-ft-ema", "revision": None}
     (found,) = downloads.check([Job("vae", {"vae": "ema"})], {"vaes": {"ema": vae}})
-    assert found.level == "wrong" and "vaes.ema.path" in found.way_out
+    assert found.level == "wrong" and "vaes.ema.path" in found.remedy
 
 
 def test_findings_read_as_one_sentence_and_its_way_out():
     assert str(ok("fine")) == "ok       fine"
     assert str(wrong("bad", "mend it")) == "wrong    bad\n         → mend it"
-    assert summary([ok("a"), ok("b"), warning("c", "d")]) == "2 ok, 1 to know of, 0 wrong"
+    assert summary([ok("a"), ok("b"), warning("c", "d")]) == "2 ok, 1 warning, 0 wrong"

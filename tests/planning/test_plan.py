@@ -1,4 +1,4 @@
-"""What a goal is said to cost: figures known from elsewhere, bytes of real files, jobs of the real workflow."""
+"""Plans: published FLOPs, bytes of real files, jobs of the real workflow."""
 
 import copy
 import json
@@ -12,36 +12,38 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from diffit.planning.flops import autoencoder, flops, inception, network
 from helpers.places import REPOSITORY
 
 from diffit import nets
 from diffit.cli import UserError
-from diffit.config import validation
+from diffit.config.toy_runs import complete
 from diffit.data import images
-from diffit.planning.costs import PNG_BYTES_A_PIXEL, Cost, Costs, Gpu, passes, tar_bytes
-from diffit.planning.dry_run import Job, planned
+from diffit.data.imagenet_classes import IMAGES as IMAGENET
+from diffit.nets.inspect import flops, size
+from diffit.planning import dry_run
+from diffit.planning.costs import PNG_BYTES_PER_PIXEL, Cost, Costs, Gpu, autoencoder, inception, tar_bytes
+from diffit.planning.dry_run import Job
 from diffit.planning.plan import disk, stages, table
+from diffit.process import samplers
 from diffit.process.ddpm import DDPM
+from diffit.process.samplers import passes
 from diffit.runs import checkpoints
 from diffit.store import files, tars
 from diffit.store.members import encode_npy
 
 SNAKEFILE, PROFILE = REPOSITORY / "Snakefile", REPOSITORY / "profiles/local"
-IMAGENET = 1_281_167
 GIGA = 1e9
 FULL_SPEED = Gpu(312e12, training=1, inference=1)
 
 
 @pytest.fixture(scope="session")
 def real_config() -> dict:
-    described = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    return validation.validate(described, REPOSITORY / "workflow/schemas/config.schema.yaml")
+    return complete(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY)
 
 
 @pytest.fixture
 def costs(real_config, tmp_path):
-    """Costs under the repository's configuration, with the number of ImageNet's pictures."""
+    """Costs under the repository's configuration, with the number of images in ImageNet."""
     counts = {"imagenet256": IMAGENET, "imagenet512": IMAGENET}
     return lambda counts=counts: Costs(copy.deepcopy(real_config), tmp_path / "results", Gpu(), counts)
 
@@ -73,29 +75,30 @@ def hours(parts: list[Cost]) -> float:
 # ---------------------------------------------------------------------------------------------------------- FLOPs
 
 
-@pytest.mark.parametrize(("size", "multiply_adds"), [(32, 118.5), (64, 524.4)])
-def test_the_latent_network_computes_as_much_as_is_known_of_it(size, multiply_adds):
+@pytest.mark.parametrize(("side", "multiply_adds"), [(32, 118.5), (64, 524.4)])
+def test_the_latent_network_computes_as_much_as_published(side, multiply_adds):
     spec = {
-        "kind": "latent", "input_size": size, "channels": 4, "patch_size": 2, "hidden_size": 1152, "depth": 28,
+        "kind": "latent", "input_size": side, "channels": 4, "patch_size": 2, "hidden_size": 1152, "depth": 28,
         "num_heads": 16, "mlp_ratio": 4, "num_classes": 1000,
     }  # fmt: skip
-    counted, parameters = network(files.canonical(spec))
-    assert counted / 2 / GIGA == pytest.approx(multiply_adds, abs=0.06)
-    attention = 28 * 2 * (size // 2) ** 4 * 1152  # multiply-adds of Q K^T and of its product with V
-    if size == 32:
-        assert (counted / 2 - attention) / GIGA == pytest.approx(114.3, abs=0.06)
-        table_of_positions = (size // 2) ** 2 * 1152
-        assert parameters + table_of_positions == 561_330_144
+    counted = size(spec)
+    assert counted.flops / 2 / GIGA == pytest.approx(multiply_adds, abs=0.06)
+    attention = 28 * 2 * (side // 2) ** 4 * 1152  # multiply-adds of Q K^T and of its product with V
+    assert (counted.flops - counted.linear_flops) / 2 == attention
+    if side == 32:
+        assert counted.linear_flops / 2 / GIGA == pytest.approx(114.3, abs=0.06)
+        table_of_positions = (side // 2) ** 2 * 1152
+        assert counted.parameters + table_of_positions == 561_330_144
 
 
 def test_an_image_space_network_counts_without_memory_as_it_does_with_it(tiny_run):
     spec = {**tiny_run["net"], "resolution": 8, "channels": 3, "augment_labels": 0}
     net = nets.build(spec)
-    real = flops(lambda: net(torch.zeros(1, 3, 8, 8), torch.zeros(1)))
-    assert network(files.canonical(spec)) == (real, sum(p.numel() for p in net.parameters()))
+    real = flops(lambda: net(torch.zeros(1, 3, 8, 8), torch.zeros(1))).total()
+    assert (size(spec).flops, size(spec).parameters) == (real, sum(p.numel() for p in net.parameters()))
 
 
-def test_inception_and_the_published_vae_compute_as_much_as_is_known_of_them():
+def test_inception_and_the_published_vae_compute_as_much_as_published():
     assert inception() / 2 / GIGA == pytest.approx(5.7, rel=0.01)
     shape = files.canonical({"latent_channels": 4, "channels": [128, 256, 512, 512], "layers": 2, "groups": 32})
     encoding, decoding = autoencoder(shape, 256)
@@ -112,8 +115,8 @@ def test_training_costs_the_gpu_hours_that_the_design_states(costs, real_config,
 def test_guided_sampling_costs_the_gpu_hours_that_the_design_states(costs, real_config, run, expected):
     described = real_config["runs"][run]
     sampler = real_config["samplers"][described["sampler"]]
-    forward, _ = network(costs().net(described))
-    work = sampler["images"] * passes(sampler, described["process"]) * forward
+    forward = size(costs().net(described)).flops
+    work = sampler["images"] * passes(described["process"], sampler) * forward
     assert FULL_SPEED.hours(work, "bfloat16", FULL_SPEED.inference) == pytest.approx(expected, rel=0.05)
 
 
@@ -128,16 +131,15 @@ def test_shards_together_cost_what_one_job_costs(costs, real_config):
 
 
 def test_a_sampler_of_lower_precision_is_faster(costs):
-    job, costs = in_shards("sample", 1, run="digits", kimg="115", sampler="heun18-demo"), costs()
-    exact, fast = [], []
-    for precision, found in (("float32", exact), ("tf32", fast)):
+    jobs, costs, needed = in_shards("sample", 1, run="digits", kimg="115", sampler="heun18-demo"), costs(), {}
+    for precision in ("float32", "tf32"):
         costs.config["samplers"]["heun18-demo"]["precision"] = precision
-        found += costs.of("sample", job)
-    assert hours(exact) == pytest.approx(8 * hours(fast))
+        needed[precision] = hours(costs.of("sample", jobs))
+    assert needed["float32"] == pytest.approx(8 * needed["tf32"])
 
 
-def test_the_network_sees_an_image_twice_a_step_but_once_in_the_last_of_heun():
-    assert passes({"kind": "heun", "steps": 18}, {}) == 35
+def test_heun_evaluates_the_network_twice_per_step_and_once_in_the_last():
+    assert passes({"kind": "edm"}, {"kind": "heun", "steps": 18}) == 35
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_the_network_sees_an_image_twice_a_step_but_once_in_the_last_of_heun():
         {"kind": "power-cosine", "weight": 4.6, "power": 4, "channels": 3, "tolerance": 1e-3},
     ],
 )
-def test_guided_steps_are_counted_as_the_sampler_takes_them(guidance):
+def test_guided_steps_are_counted_as_the_sampler_evaluates_them(guidance):
     sampler, seen = {"kind": "ddpm", "steps": 250, "guidance": guidance}, []
 
     def denoiser(x, t, labels, hidden=None):
@@ -158,11 +160,13 @@ def test_guided_steps_are_counted_as_the_sampler_takes_them(guidance):
     denoiser.num_classes, denoiser.channels = 10, 4
     task = DDPM(timesteps=1000, label_dropout=0.1)
     noise = torch.zeros(1, 4, 2, 2)
-    task.sampler(sampler)(task.guided(denoiser, torch.zeros(1, dtype=torch.int64), sampler), noise, lambda: noise)
-    assert passes(sampler, {"timesteps": 1000}) == sum(seen)
+    samplers.build(task, sampler)(
+        task.guided(denoiser, torch.zeros(1, dtype=torch.int64), sampler), noise, lambda: noise
+    )
+    assert passes({"kind": "ddpm", "timesteps": 1000}, sampler) == sum(seen)
 
 
-def test_training_that_has_begun_costs_the_rest(costs, real_config, tmp_path):
+def test_a_training_with_checkpoints_costs_what_is_left_of_it(costs, real_config, tmp_path):
     fresh = costs().train([{"run": "digits", "kimg": "115"}])
     checkpoints.Checkpoints(tmp_path / "results/runs/digits/state").save(64_000, {})
     rest = costs().train([{"run": "digits", "kimg": "115"}])
@@ -174,7 +178,7 @@ def test_training_that_has_begun_costs_the_rest(costs, real_config, tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 20, 333])
-def test_tars_of_samples_and_latents_have_the_bytes_foretold(tmp_path, count):
+def test_tars_of_samples_and_latents_have_the_predicted_bytes(tmp_path, count):
     for i, array in enumerate([np.zeros((32, 32, 3), np.uint8), np.zeros((2, 2, 4, 8, 8), np.float16)]):
         samples = ((f"{k:08d}", {"npy": encode_npy(array), "cls": b"7"}) for k in range(count))
         record = tars.write_tar(tmp_path / f"{i}-of-2.tar", samples)
@@ -188,19 +192,16 @@ def test_a_run_takes_its_checkpoints_and_its_milestones(costs, training):
     stored = run.checkpoints()[-1].stat().st_size
     with (run.folder / "state/run.json").open() as file:
         net = json.load(file)["net"]
-    _, parameters = network(files.canonical(net))
-    assert stored == pytest.approx(16 * parameters, rel=0.35)  # small tensors have large names
-    (digits, _cache), (_, digits_parameters) = (
-        costs().train([{"run": "digits", "kimg": "115"}]),
-        network(costs().net(costs().config["runs"]["digits"])),
-    )
-    assert digits.bytes == 4 * digits_parameters * (3 * 4 + 2)  # milestones 0 and 115
+    assert stored == pytest.approx(16 * size(net).parameters, rel=0.35)  # small tensors have large names
+    digits, _cache = costs().train([{"run": "digits", "kimg": "115"}])
+    parameters = size(costs().net(costs().config["runs"]["digits"])).parameters
+    assert digits.bytes == 4 * parameters * (3 * 4 + 2)  # milestones 0 and 115
 
 
-def test_photographs_take_the_bytes_a_pixel_that_are_stated(shared_data):
+def test_photographs_take_the_assumed_bytes_per_pixel(shared_data):
     paths = sorted((shared_data / "imagenet_sample").rglob("*.JPEG"))
     sizes = [len(images.png(images.center_crop(images.decode(path, str(path)), 256))) for path in paths[::5]]
-    assert sum(sizes) / len(sizes) / 256**2 == pytest.approx(PNG_BYTES_A_PIXEL, rel=0.1)
+    assert sum(sizes) / len(sizes) / 256**2 == pytest.approx(PNG_BYTES_PER_PIXEL, rel=0.1)
 
 
 def test_a_plan_that_does_not_fit_on_the_disk_is_warned_of(costs, tmp_path):
@@ -209,13 +210,13 @@ def test_a_plan_that_does_not_fit_on_the_disk_is_warned_of(costs, tmp_path):
     costs.config["datasets"]["imagenet256"]["resolution"] *= 1000
     planned_stages = stages(jobs, costs)
     assert disk(planned_stages, tmp_path / "results").startswith("warning: the plan does not fit")
-    assert disk([], tmp_path / "results").startswith("Free where")
+    assert disk([], tmp_path / "results").startswith("Free disk space")
 
 
 # ------------------------------------------------------------------------------------------------------ what is unknown
 
 
-def test_a_folder_of_unknown_size_is_called_unknown_until_it_is_listed(costs, tmp_path):
+def test_a_folder_of_unknown_size_is_unknown_until_it_is_listed(costs, tmp_path):
     jobs = in_shards("encode", 4, dataset="ffhq64", vae="sd-vae-ft-ema")
     unknown = costs(counts={})
     assert all(math.isnan(part.gpu_hours) for part in unknown.of("encode", jobs))
@@ -225,12 +226,12 @@ def test_a_folder_of_unknown_size_is_called_unknown_until_it_is_listed(costs, tm
     assert [part.images for part in costs(counts={}).of("encode", jobs)] == [2, 3, 2, 3]
 
 
-def test_rules_that_nobody_knows_are_listed_with_their_jobs(costs):
+def test_rules_without_a_cost_model_are_listed_with_their_jobs(costs):
     printed = table(stages([Job("juggle", {"ball": str(k)}) for k in range(3)], costs()), 8, 8)
     assert rows(printed)["juggle"] == ["3", "–", "–", "–", "not estimated"]
 
 
-def test_a_count_for_a_data_set_that_is_not_there_is_refused(costs):
+def test_a_count_for_an_undefined_data_set_is_refused(costs):
     with pytest.raises(UserError, match="did you mean 'imagenet256'"):
         costs(counts={"imagenet_256": 3})
 
@@ -244,7 +245,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_paper_s_run_is_planned_from_the_dry_run_of_all_its_jobs(folder):
+def test_the_papers_run_is_planned_from_the_dry_run_of_all_its_jobs(folder):
     ended = plan(folder, "results/imagenet256_fid.csv", "--images", f"imagenet256={IMAGENET}", "--gpus", "16")
     assert ended.returncode == 0, ended.stderr
     found = rows(ended.stdout)
@@ -258,23 +259,24 @@ def test_the_paper_s_run_is_planned_from_the_dry_run_of_all_its_jobs(folder):
     assert not (folder / "results").exists()
 
 
-def dry_run(folder: Path, *goals: str, profile: Path = PROFILE, more: tuple[str, ...] = ()):
-    return planned(goals, ["--snakefile", str(SNAKEFILE), "--directory", str(folder), "--profile", str(profile), *more])
+def planned(folder: Path, *goals: str, profile: Path = PROFILE, more: tuple[str, ...] = ()) -> dry_run.Workflow:
+    options = ["--snakefile", str(SNAKEFILE), "--directory", str(folder), "--profile", str(profile), *more]
+    return dry_run.dry_run(goals, options)
 
 
-def test_jobs_that_are_done_vanish_from_the_plan(folder):
+def test_finished_jobs_are_not_in_the_plan(folder):
     archive, data = "results/archives/digits/archive.json", "results/data/digits/manifest.json"
     make = [sys.executable, "-m", "snakemake", "-s", str(SNAKEFILE), "-d", str(folder), "--cores", "1", archive]
     subprocess.run(make, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)})
-    assert [job.rule for job in dry_run(folder, data).jobs] == ["shard", "shard", "gather_data"]
+    assert [job.rule for job in planned(folder, data).jobs] == ["shard", "shard", "gather_data"]
     ended = plan(folder, archive)
-    assert (ended.returncode, ended.stdout) == (0, "Nothing to be done: all that was asked for is there.\n")
+    assert (ended.returncode, ended.stdout) == (0, "Nothing to be done: everything asked for exists.\n")
 
 
 def test_configfiles_change_the_plan_as_they_change_the_workflow(folder):
     file = folder / "more.yaml"
     file.write_text("samplers: {heun18-demo: {images: 1000, shards: 4}}\n")
-    workflow = dry_run(folder, "results/digits_fid.csv", more=("--configfile", str(file)))
+    workflow = planned(folder, "results/digits_fid.csv", more=("--configfile", str(file)))
     assert [job.wildcards["shards"] for job in workflow.jobs if job.rule == "sample"] == ["4"] * 8
     sampler = workflow.config["samplers"]["heun18-demo"]
     assert (sampler["images"], sampler["steps"]) == (1000, 18)
@@ -284,11 +286,11 @@ def test_a_profile_that_changes_the_configuration_is_refused(folder):
     profile = folder / "profile"
     profile.mkdir()
     (profile / "config.yaml").write_text('cores: 1\nconfig: ["inception={path: here}"]\n')
-    with pytest.raises(UserError, match="the profile changes it; write its values into a file"):
-        dry_run(folder, "results/digits_fid.csv", profile=profile)
+    with pytest.raises(UserError, match=r"the profile changes the configuration in .*; write its values into a file"):
+        planned(folder, "results/digits_fid.csv", profile=profile)
 
 
-def test_a_bad_goal_ends_with_the_reason_of_snakemake_in_one_line(folder):
+def test_a_bad_goal_fails_with_the_reason_of_snakemake_in_one_line(folder):
     ended = plan(folder, "nonsense")
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -296,6 +298,6 @@ def test_a_bad_goal_ends_with_the_reason_of_snakemake_in_one_line(folder):
     assert "No rule to produce nonsense" in ended.stderr
 
 
-def test_a_run_that_is_not_there_is_named_with_the_nearest_one(folder):
-    with pytest.raises(UserError, match="no plan: there is no run 'digit' in the config; did you mean 'digits'"):
-        dry_run(folder, "results/digit_fid.csv")
+def test_an_undefined_run_is_reported_with_the_nearest_name(folder):
+    with pytest.raises(UserError, match=r"plan this: there is no run 'digit' in the config; did you mean 'digits'"):
+        planned(folder, "results/digit_fid.csv")

@@ -8,22 +8,14 @@ import torch
 from helpers.goldens import GOLDENS, released
 from torch import nn
 
+from diffit.cli import UserError
 from diffit.nets.latent import LatentDiffiT, load_released
 from diffit.nets.layers import cached_position_bias
 from diffit.numerics import rng
-from diffit.process.ddpm import (
-    DDPM,
-    AncestralSampler,
-    DDIMSampler,
-    Denoiser,
-    HybridLoss,
-    LinearSchedule,
-    Step,
-    chain,
-    decoder_nll,
-    evenly_spaced,
-    gaussian_kl,
-)
+from diffit.process import samplers
+from diffit.process.ddpm import DDPM, Denoiser, HybridLoss, decoder_nll, gaussian_kl
+from diffit.process.ddpm_samplers import AncestralSampler, DDIMSampler
+from diffit.process.discrete_time import LinearSchedule, Step, evenly_spaced, step_coefficients
 
 SCHEDULE = LinearSchedule(1000)
 
@@ -34,7 +26,7 @@ def _seed():
 
 
 def step_of(t, signal=SCHEDULE.signal):
-    return Step(*chain(signal)[:, t].tolist())
+    return Step(*step_coefficients(signal)[:, t].tolist())
 
 
 def constantly(epsilon, fraction):
@@ -81,7 +73,8 @@ def test_ten_ancestral_steps_with_guidance_are_those_of_the_reference(golden, na
     guidance = {"kind": kind, "weight": 4.4, "power": 4, "channels": 3, "tolerance": 0.0}
     predict = process.guided(process.denoiser(net), g["cfg_y"][:2], {"guidance": guidance})
     with cached_position_bias(net):
-        out = process.sampler({"kind": "ddpm", "steps": 10})(predict, g["sample.z"], iter(g["sample.noises"]).__next__)
+        sampler = samplers.build(process, {"kind": "ddpm", "steps": 10})
+        out = sampler(predict, g["sample.z"], iter(g["sample.noises"]).__next__)
     assert evenly_spaced(1000, 10) == g["sample.timesteps"].tolist()
     assert (out - g["sample.out"]).abs().max() < 1e-5 * g["sample.out"].abs().max()
 
@@ -98,7 +91,7 @@ def test_respaced_timesteps_are_adms(steps):
 @pytest.mark.parametrize("timesteps", [1000, 100])
 def test_the_schedules_betas_rise_in_a_line_and_add_the_same_noise_in_fewer_steps(timesteps):
     signal = LinearSchedule(timesteps).signal
-    betas = chain(signal)[5].exp()
+    betas = step_coefficients(signal)[5].exp()
     assert betas[0].item() == pytest.approx(1e-4 * 1000 / timesteps)
     assert betas[-1].item() == pytest.approx(0.02 * 1000 / timesteps)
     assert betas.diff().std() < 1e-12
@@ -138,7 +131,7 @@ def test_the_last_step_back_is_to_the_latent_itself_and_has_the_next_steps_least
 
 def test_a_respaced_chain_passes_through_the_same_noise_levels():
     timesteps = evenly_spaced(1000, 50)
-    betas = chain(SCHEDULE.signal[timesteps])[5].exp()
+    betas = step_coefficients(SCHEDULE.signal[timesteps])[5].exp()
     assert torch.allclose((1 - betas).cumprod(0), SCHEDULE.signal[timesteps], rtol=1e-12, atol=0)
 
 
@@ -201,7 +194,7 @@ def test_the_noise_learns_from_the_error_alone_and_the_variance_from_the_bound_a
 def gaussian_predict(mean, std, timesteps):
     """The ideal prediction for data N(mean, std²), its variances those of a sampler that visits ``timesteps``."""
     signal = SCHEDULE.signal[timesteps]
-    rows = chain(signal)
+    rows = step_coefficients(signal)
 
     def predict(x, t):
         i = timesteps.index(int(t[0]))
@@ -251,7 +244,7 @@ def test_ddim_of_full_stochasticity_is_ancestral_sampling_with_the_least_varianc
 )
 def test_a_stochastic_sampler_draws_once_in_each_step_and_a_deterministic_one_never(settings, count):
     calls, x = [], torch.randn(1, 1, 2, 2)
-    sampler = DDPM(1000, 0.1).sampler({**settings, "steps": 7})
+    sampler = samplers.build(DDPM(1000, 0.1), {**settings, "steps": 7})
     predict = lambda x, t: torch.cat([x, x * 0], dim=1)  # noqa: E731
     out = sampler(predict, x, lambda: calls.append(1) or torch.randn_like(x))
     assert len(calls) == count
@@ -308,14 +301,19 @@ def test_precision_of_latents_and_of_network_are_kept_apart():
 def test_a_sampler_is_made_of_its_own_keys_and_leaves_the_rest():
     process = DDPM(1000, 0.1)
     rest = {"images": 50, "block": 8, "guidance": {"kind": "none"}}
-    assert process.sampler({"kind": "ddpm", "steps": 250, **rest}) == AncestralSampler(SCHEDULE, 250)
-    assert process.sampler({"kind": "ddim", "steps": 50, "eta": 0.0, **rest}) == DDIMSampler(SCHEDULE, 50, 0.0)
+    assert samplers.build(process, {"kind": "ddpm", "steps": 250, **rest}) == AncestralSampler(SCHEDULE, 250)
+    assert samplers.build(process, {"kind": "ddim", "steps": 50, "eta": 0.0, **rest}) == DDIMSampler(SCHEDULE, 50, 0.0)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 1}, {"steps": 1001}, {"eta": -0.1}, {"eta": 1.1}, {"kind": "heun"}])
-def test_settings_that_make_no_sampler_are_refused_by_name(wrong):
+@pytest.mark.parametrize("wrong", [{"steps": 1}, {"steps": 1001}, {"eta": -0.1}, {"eta": 1.1}])
+def test_an_invalid_setting_of_a_sampler_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        DDPM(1000, 0.1).sampler({"kind": "ddim", "steps": 10, "eta": 0.0, **wrong})
+        samplers.build(DDPM(1000, 0.1), {"kind": "ddim", "steps": 10, "eta": 0.0, **wrong})
+
+
+def test_an_unknown_kind_of_sampler_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="there is no sampler 'dim'; did you mean 'ddim'"):
+        samplers.build(DDPM(1000, 0.1), {"kind": "dim", "steps": 10})
 
 
 @pytest.mark.parametrize("wrong", [{"timesteps": 20}, {"label_dropout": 1.5}, {"label_dropout": -0.1}])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffit.process import samplers
 from diffit.process.edm import EDM, Denoiser, EDMLoss, HeunSampler, sigma_schedule
 
 SCHEDULE = {"sigma_min": 0.002, "sigma_max": 80, "rho": 7}
@@ -215,7 +216,8 @@ def test_a_process_loses_on_the_augmented_image():
 
 def test_a_sampler_is_made_of_its_own_keys_and_leaves_the_rest():
     settings = {"kind": "heun", "images": 50, "steps": 18, **SCHEDULE, "s_churn": 0, "s_max": None}
-    assert EDM.sampler(settings) == HeunSampler(18, 0.002, 80, 7)
+    process = EDM(sigma_data=0.5, p_mean=-1.2, p_std=1.2, augment={"probability": 0, "xflip": False})
+    assert samplers.build(process, settings) == HeunSampler(18, 0.002, 80, 7)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"sigma_min": 90}, {"sigma_min": 0}, {"rho": 0}, {"s_churn": -1}])

@@ -7,7 +7,8 @@ import torch
 from helpers.goldens import GOLDENS, released
 
 from diffit.nets.latent import LatentDiffiT, load_released
-from diffit.process.ddpm import Denoiser, evenly_spaced
+from diffit.process.ddpm import Denoiser
+from diffit.process.discrete_time import evenly_spaced
 from diffit.process.guidance import Constant, Guidance, PowerCosine
 
 POWER_COSINE = {"kind": "power-cosine", "weight": 4.6, "power": 4, "channels": 3, "tolerance": 0.0}

@@ -1,4 +1,4 @@
-"""The lock of a run: one holder, alive as long as it is held, taken over once, noticed when it is lost."""
+"""The lock of a run: it has one holder and a heartbeat, is taken over once, and its loss is noticed."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def leave(path, holder: dict, age: float = 0) -> None:
 def taken(path, **options) -> bool:
     """Whether the lock is taken within a second."""
     deadline = time.monotonic() + 1
-    with lock(path, unless=lambda: time.monotonic() > deadline, **options) as held:
+    with lock(path, give_up=lambda: time.monotonic() > deadline, **options) as held:
         return held
 
 
@@ -57,13 +57,13 @@ def test_it_is_held_and_released(path):
     assert not path.exists()
 
 
-def test_the_lock_of_another_host_is_left_alone_while_its_heart_beats(path):
+def test_the_lock_of_another_host_is_respected_while_it_has_a_heartbeat(path):
     leave(path, ELSEWHERE, age=module.STALE_SECONDS - 60)
     assert not taken(path)
     assert json.loads(path.read_text()) == ELSEWHERE
 
 
-def test_the_lock_of_another_host_is_taken_over_once_its_heart_has_stopped(path):
+def test_the_lock_of_another_host_is_taken_over_after_its_heartbeat_has_stopped(path):
     leave(path, ELSEWHERE, age=module.STALE_SECONDS + 60)
     assert taken(path)
 
@@ -91,11 +91,11 @@ def test_a_requeued_job_takes_over_from_its_earlier_start_on_another_host(path, 
 
 def test_the_lock_of_a_job_that_slurm_says_has_ended_is_taken_over(path):
     leave(path, {**ELSEWHERE, "job": "7"})
-    assert not taken(path, ended="8")
-    assert taken(path, ended="7")
+    assert not taken(path, ended_job="8")
+    assert taken(path, ended_job="7")
 
 
-def test_it_beats_without_the_help_of_the_holders_steps(path, monkeypatch):
+def test_the_heartbeat_is_independent_of_the_holders_steps(path, monkeypatch):
     monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.05)
     with lock(path):
         os.utime(path, (0, 0))
@@ -105,31 +105,31 @@ def test_it_beats_without_the_help_of_the_holders_steps(path, monkeypatch):
         assert time.time() - path.stat().st_mtime < 60
 
 
-def test_a_clock_that_is_wrong_makes_no_lock_stale(path, monkeypatch):
+def test_a_wrong_clock_does_not_make_a_lock_stale(path, monkeypatch):
     leave(path, ELSEWHERE)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert not taken(path)
 
 
-def test_a_lost_lock_ends_the_holder_with_one_sentence_and_leaves_the_new_one(path):
+def test_a_lost_lock_ends_the_holder_with_one_line_and_keeps_the_new_lock(path):
     with lock(path):
         leave(path, ELSEWHERE)
         with pytest.raises(UserError, match=r"lost the lock .* \(process 1 on elsewhere holds it\)"):
             check(path)
     assert json.loads(path.read_text()) == ELSEWHERE
     path.unlink()
-    with pytest.raises(UserError, match="it is gone"):
+    with pytest.raises(UserError, match="it was deleted"):
         check(path)
 
 
-def test_what_another_has_taken_over_meanwhile_is_put_back(path):
+def test_a_lock_that_another_process_has_taken_over_is_put_back(path):
     leave(path, ELSEWHERE)
-    assert not module._take_away(path, {**ELSEWHERE, "host": "the one that is gone"})
+    assert not module._remove(path, {**ELSEWHERE, "host": "another"})
     assert json.loads(path.read_text()) == ELSEWHERE
     assert [entry.name for entry in path.parent.iterdir()] == ["lock"]
 
 
-def test_of_many_that_find_a_stale_lock_one_at_a_time_holds_it(path):
+def test_many_processes_that_find_a_stale_lock_hold_it_one_after_another(path):
     leave(path, ELSEWHERE, age=module.STALE_SECONDS + 60)
     takers = [
         subprocess.Popen(
@@ -149,14 +149,14 @@ def test_of_many_that_find_a_stale_lock_one_at_a_time_holds_it(path):
     assert not path.exists()
 
 
-def test_of_many_that_take_one_stale_lock_away_one_does(path):
+def test_only_one_of_many_removes_a_stale_lock(path):
     for _ in range(200):
         leave(path, ELSEWHERE)
         start, did = threading.Barrier(4), []
 
         def take(start=start, did=did):
             start.wait()
-            did.append(module._take_away(path, ELSEWHERE))
+            did.append(module._remove(path, ELSEWHERE))
 
         threads = [threading.Thread(target=take) for _ in range(4)]
         for thread in threads:

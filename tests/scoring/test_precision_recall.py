@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from diffit.cli import UserError
+from diffit.scoring.metrics import NEIGHBOR
 from diffit.scoring.precision_recall import precision_recall
 
 
@@ -38,11 +39,11 @@ def test_samples_of_one_half_are_precise_and_recall_half():
     rng = np.random.default_rng(1)
     reference = rng.standard_normal((400, 8)).astype(np.float32)
     reference[200:] += 100
-    precision, recall = precision_recall(rng.standard_normal((400, 8)).astype(np.float32), reference)
+    precision, recall = precision_recall(rng.standard_normal((400, 8)).astype(np.float32), reference, NEIGHBOR)
     assert precision > 0.8 and 0.4 < recall <= 0.5
 
 
 def test_a_set_without_a_third_neighbour_is_refused():
     a, b = clouds(3, 20)
     with pytest.raises(UserError, match="3 images have no 3-th neighbour"):
-        precision_recall(a, b)
+        precision_recall(a, b, NEIGHBOR)

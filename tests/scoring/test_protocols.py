@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffit.scoring.metrics import metrics_of
 from diffit.scoring.protocols import PROTOCOLS
 
 
@@ -18,8 +19,11 @@ def noise(height: int, width: int) -> np.ndarray:
 def test_each_protocol_stands_under_its_name_and_is_complete():
     assert list(PROTOCOLS) == ["clean", "adm", "edm"]
     assert all(name == protocol.name and protocol.source for name, protocol in PROTOCOLS.items())
-    assert PROTOCOLS["clean"].metrics == ("fid", "kid")
-    assert PROTOCOLS["adm"].metrics == ("fid", "sfid", "inception_score", "precision", "recall")
+    scores = {name: [score for metric in metrics_of(name) for score in metric.gives] for name in PROTOCOLS}
+    assert scores["clean"] == ["fid", "kid"]
+    assert scores["adm"] == ["fid", "sfid", "inception_score", "precision", "recall"]
+    assert scores["edm"] == ["fid"]
+    assert [name for name, protocol in PROTOCOLS.items() if protocol.published_statistics] == ["adm"]
     assert PROTOCOLS["adm"].reference_images == 10_000
     assert [(p.sets, p.statistic) for p in PROTOCOLS.values()] == [(1, "single"), (1, "single"), (3, "minimum")]
 

@@ -1,5 +1,7 @@
 """References: made once of features in shards, stored, and read again; or ADM's published ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers.features import features, write
@@ -54,13 +56,11 @@ def test_a_stored_reference_is_the_one_that_was_made(tmp_path):
         assert read.gaussians["features"].root is None if count > 64 else read.gaussians["features"].root is not None
 
 
-def test_of_many_images_it_keeps_as_many_as_the_protocol_compares_one_by_one(tmp_path, monkeypatch):
-    import dataclasses
-
-    monkeypatch.setitem(PROTOCOLS, "adm", dataclasses.replace(PROTOCOLS["adm"], reference_images=100))
+def test_of_many_images_it_keeps_as_many_as_the_protocol_says(tmp_path):
     values = features(300)
-    folder = write(tmp_path / "d", values, shards=4, protocol="adm", labels=np.arange(300), arrays={"spatial": values})
-    reference = Reference.of(Features(folder))
+    folder = write(tmp_path / "d", values, shards=4, protocol="few", labels=np.arange(300))
+    with PROTOCOLS.extended(dataclasses.replace(PROTOCOLS["adm"], name="few", reference_images=100)):
+        reference = Reference.of(Features(folder))
     assert len(reference.rows) == 100 and not reference.complete
     np.testing.assert_array_equal(reference.rows, values[reference.labels])
     assert len(set(reference.labels)) == 100 and np.ptp(reference.labels) > 200  # of all shards
@@ -79,7 +79,7 @@ def test_a_damaged_or_foreign_reference_is_refused(tmp_path):
         Reference.read(path)
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     files.seal(tmp_path / "other.npz", count=3)
-    with pytest.raises(UserError, match="is no reference"):
+    with pytest.raises(UserError, match="is not a reference"):
         Reference.read(tmp_path / "other.npz")
 
 
@@ -124,7 +124,7 @@ def test_a_published_batch_is_a_data_set_and_its_statistics_make_the_reference(b
         reference_of(path, "clean", inception, tmp_path / "other")
 
 
-def test_files_that_are_no_batch_are_refused(batch, tmp_path):
+def test_files_that_are_not_a_batch_are_refused(batch, tmp_path):
     path, pixels, statistics = batch
     cut = tmp_path / "cut.npz"
     cut.write_bytes(path.read_bytes()[:-1000])

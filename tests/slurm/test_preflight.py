@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from diffit.planning.checks import cluster, probe_job, slurm_site
-from diffit.planning.checks.slurm_site import Request, Site
+from diffit.planning.checks.slurm_site import JobRequest, Site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,10 +28,10 @@ def site() -> Site:
 
 
 @pytest.fixture
-def request_here(site) -> Request:
+def request_here(site) -> JobRequest:
     """A job of one GPU that the cluster can take."""
-    account = next((those.account for those in site.associations if not those.partition), "")
-    return Request(site.partition("")["PartitionName"], account, 1, 1, "", 5)
+    account = next((each.account for each in site.associations if not each.partition), "")
+    return JobRequest(site.partition("")["PartitionName"], account, 1, 1, "", 5)
 
 
 def levels(findings) -> list[str]:
@@ -119,17 +119,17 @@ def test_a_full_queue_is_no_reason_to_wait_for_ever(request_here, tmp_path, monk
 # ------------------------------------------------------------------------------------------------------ the command
 
 
-def write_profile(folder: Path, asked: Request) -> Path:
-    place = {"partition": asked.partition, "account": asked.account}
+def write_profile(folder: Path, asked: JobRequest) -> Path:
+    place = {"slurm_partition": asked.partition, "slurm_account": asked.account}
     profile = {
         "executor": "slurm",
         "jobs": 10,
         "default-resources": {
-            "slurm_partition": asked.partition, "slurm_account": asked.account, "runtime": 5, "mem_mb": 100,
+            **place, "runtime": 5, "mem_mb": 100,
         },
         "set-resources": {
             "sample": {"gres": "'gpu:1'"},
-            "train": {"launcher": "slurm", **place, "gpus": 4, "hours": 1},
+            "train": {"launcher": "slurm", **place, "gpu": 4, "runtime": 60},
         },
     }  # fmt: skip
     folder.mkdir()
@@ -152,7 +152,7 @@ def test_the_command_says_all_of_it_and_fails_where_something_is_wrong(request_h
         "reads and writes",
         "the account",
         "with 4 GPUs",
-        "SLURM would take",
+        "SLURM accepts",
         "are free under",
         "digits comes",
     ):

@@ -1,4 +1,4 @@
-"""Training as a SLURM job: preempted, out of time, killed, cancelled, requeued, left alone; and still the same bits."""
+"""Training as a SLURM job: preemption, time limits, kills and requeues do not change a bit of the weights."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from diffit.store import files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KIMG, PATIENCE = 20, 100
-TWO_NODES = ("--nodes", "2", "--gpus", "1")
+TWO_NODES = ("--nodes", "2", "--gpu", "1")
 EVERY_STEP = ("--checkpoint-minutes", "0")
 
 
@@ -65,8 +65,9 @@ class Run:
 
     def start(self, *options: str, kimg: int = KIMG) -> Head:
         verb = [sys.executable, "-m", "diffit.train", json.dumps(self.spec), str(self.data), "results/runs/run"]
-        job = ["--launcher", "slurm", "--partition", "batch", "--account", "project", "--cpus", "1", "--memory", "2G"]
-        command = [*verb, "--milestone", str(kimg), *job, *TWO_NODES, *options]
+        place = ["--launcher", "slurm", "--slurm-partition", "batch", "--slurm-account", "project"]
+        size = ["--cpus-per-task", "1", "--mem-mb", "2048", *TWO_NODES]
+        command = [*verb, "--kimg", str(kimg), *place, *size, *options]
         self.heads.append(Head(command, self.environment, self.folder, len(self.heads)))
         return self.heads[-1]
 
@@ -98,7 +99,7 @@ class Run:
         """Wait until the run has trained beyond some images, by its journal, in a job that runs."""
 
         def is_there() -> bool:
-            entry = metrics_log.last(self.state / "log.jsonl")
+            entry = metrics_log.read_last(self.state / "log.jsonl")
             return entry is not None and entry["images"] > beyond
 
         wait_until(is_there, f"trained beyond {beyond} images")
@@ -184,7 +185,7 @@ def test_three_preemptions_in_a_row_change_nothing(run, undisturbed, cluster):
 
 
 def test_a_run_longer_than_its_time_limit_goes_on(run, undisturbed):
-    head = run.start("--hours", "0.0167", *EVERY_STEP)  # a minute, with the warning up to 45 s before its end
+    head = run.start("--runtime", "1", *EVERY_STEP)  # the warning comes 15 s before the end
     head.ends(seconds=280)
     assert len(run.jobs) > 1 and list(run.submitted()) == [run.job]
     assert run.weights() == undisturbed.weights()
@@ -233,7 +234,7 @@ def test_a_head_that_was_killed_attaches_again_and_so_does_a_second_one(run, und
     again, beside = run.start(), run.start()
     again.ends()
     beside.ends()
-    assert f"job {run.job} trains results/runs/run already" in again.said
+    assert f"job {run.job} already trains results/runs/run" in again.said
     assert list(run.submitted()) == [run.job] and run.jobs == [run.job]
     assert run.weights() == undisturbed.weights()
 
@@ -256,11 +257,11 @@ def test_a_crash_between_sbatch_and_what_is_written_of_it_submits_no_second_job(
 def test_a_head_that_is_terminated_leaves_the_job_and_two_interrupts_cancel_it(run):
     head = run.start("--detach", kimg=1000)
     said = head.ends(75)
-    assert f"job {run.job} trains results/runs/run; the same command attaches to it again" in said
+    assert f"job {run.job} trains results/runs/run; repeat the command to attach to it" in said
     head = run.start(kimg=1000)
     head.waits_to_say("is RUNNING")
     head.process.terminate()
-    assert "goes on without this process" in head.ends(128 + signal.SIGTERM)
+    assert "continues without this process" in head.ends(128 + signal.SIGTERM)
     assert run.in_queue() == "RUNNING"
     head = run.start(kimg=1000)
     head.waits_to_say("is RUNNING")
@@ -292,15 +293,17 @@ def test_an_edit_of_the_package_while_the_job_is_queued_does_not_reach_it(run, u
 @pytest.mark.parametrize(
     "options",
     [
-        ("--sbatch", "gres=nosuch:1"),
-        ("--sbatch", "gpus-per-node=a100:64"),
-        ("--partition", "nosuch"),
-        ("--account", "nosuch"),
+        ("--slurm-extra=--gres=nosuch:1",),
+        ("--slurm-extra=--gpus-per-node=a100:64",),
+        ("--slurm-partition", "nosuch"),
+        ("--slurm-account", "nosuch"),
     ],
 )
 def test_what_the_cluster_does_not_have_is_one_sentence_and_no_job(run, options):
     said = run.start(*options).ends(1)
-    assert "error: SLURM refuses the job diffit-run-" in said and "correct the profile's resources of train" in said
+    assert (
+        "error: SLURM refuses the job diffit-run-" in said and "correct the profile's resources of rule train" in said
+    )
     assert set(run.submitted().values()) <= {"FAILED"}  # SLURM keeps a note of some of those that it refuses
 
 

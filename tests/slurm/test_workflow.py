@@ -115,9 +115,9 @@ def clone(cluster, inception, tmp_path_factory) -> Site:
     text = profile.read_text()
     for old, new in [
         ("&partition gpu", "&partition batch"),
-        ("gpus: 8 ", "gpus: 2 "),
-        ("cpus: 8 ", "cpus: 1 "),
-        ("memory: 400G", "memory: 4G"),
+        ("gpu: 8 ", "gpu: 2 "),
+        ("cpus_per_task: 8 ", "cpus_per_task: 1 "),
+        ("mem_mb: 400000", "mem_mb: 4000"),
         ("--workers 6", "--workers 0"),
         ("checks: 20", "checks: 3"),
         ("latency-wait: 60", "latency-wait: 10"),
@@ -264,6 +264,6 @@ def test_all_that_is_configured_resolves_on_the_cluster(tmp_path):
     )  # fmt: skip
     print(f"{time.monotonic() - began:.1f} s for a dry run of all results")
     assert ended.returncode == 0, ended.stderr
-    (training,) = re.findall(r".*diffit.train .* results/runs/imagenet256 --milestone 1792000 .*", ended.stdout)
-    for words in ("--launcher=slurm", "--partition=gpu", "--account=project", "--nodes=1", "--gpus=8", "--memory=400G"):
+    (training,) = re.findall(r".*diffit.train .* results/runs/imagenet256 --kimg 1792000 .*", ended.stdout)
+    for words in ("--launcher=slurm", "--slurm-partition=gpu", "--slurm-account=project", "--gpu=8", "--mem-mb=400000"):
         assert words in training

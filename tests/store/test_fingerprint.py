@@ -147,6 +147,13 @@ def test_bookkeeping_unused_and_new_modules_keep_it(package):
     assert package.fingerprint("stage") == before
 
 
+def test_an_import_that_only_names_types_does_not_count(package):
+    package.write("stage.py", "if TYPE_CHECKING:\n    from diffit.late import add\n" + STAGE.replace("late", "module_"))
+    before = package.fingerprint("stage")
+    package.edit("late.py", "a + b", "b + a")
+    assert package.fingerprint("stage") == before
+
+
 def test_modules_that_the_caller_names_count_whatever_their_order(package):
     both = package.fingerprint("stage", "unused")
     assert both == package.fingerprint("unused", "stage")

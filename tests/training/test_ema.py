@@ -1,4 +1,4 @@
-"""The moving average against its closed form."""
+"""The moving average, compared with its closed form."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a training reads: a pure function of seed and image number, in whatever way it is cut up."""
+"""Training images and random numbers depend only on the seed and the image number."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""The latent reader: mapped, shuffled, drawn anew from the posterior; and training on what it gives."""
+"""The latent loader, and training and sampling of a latent run."""
 
 import gzip
 import json
@@ -98,7 +98,7 @@ def reseal(folder, content: bytes) -> None:
 def test_compressed_tars_are_refused(latents, tmp_path):
     folder = shutil.copytree(latents, tmp_path / "latents")
     reseal(folder, gzip.compress((folder / "0-of-2.tar").read_bytes()))
-    with pytest.raises(UserError, match=r"0-of-2\.tar is compressed or no tar"):
+    with pytest.raises(UserError, match=r"0-of-2\.tar is compressed or not a tar"):
         LatentTars(folder)
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_shard_is_refused(latents, tmp_path):
 
 
 def test_images_are_not_taken_for_latents(labelled):
-    with pytest.raises(UserError, match="holds no latents; encode its images first"):
+    with pytest.raises(UserError, match="does not hold latents; encode its images first"):
         LatentTars(labelled)
 
 
@@ -170,7 +170,7 @@ def test_samples_of_a_latent_run(latent_training, labelled, small_vae, tmp_path)
     vae.write(tmp_path / "scaled", vae.load(small_vae).model, 0.5)
     with pytest.raises(UserError, match=r"is not the VAE of the run \(scale: .* → 0\.5\)"):
         make(run, tmp_path / "other", 1, tmp_path / "scaled")
-    with pytest.raises(UserError, match="name their VAE's folder with --vae"):
+    with pytest.raises(UserError, match="give the folder of their VAE with --vae"):
         make(run, tmp_path / "none", 1, None)
 
 
@@ -226,9 +226,7 @@ def test_a_sampler_may_name_another_decoder_of_the_same_latents(latent_training,
     own = make(run, tmp_path / "1", 1, small_vae, decoder=None)
     decoded = make(run, tmp_path / "2", 1, tmp_path / "other", decoder="other")
     assert all(own[key][1] == decoded[key][1] and not np.array_equal(own[key][0], decoded[key][0]) for key in own)
-    assert (
-        read_manifest(tmp_path / "2")["vae_sha256"] == files.read_json(tmp_path / "other/vae.json", "")["sha256"]
-    )
+    assert read_manifest(tmp_path / "2")["vae_sha256"] == files.read_json(tmp_path / "other/vae.json", "")["sha256"]
     with pytest.raises(UserError, match=r"is not the VAE of the run \(scale"):
         make(run, tmp_path / "3", 1, tmp_path / "scaled", decoder="scaled")
     with pytest.raises(UserError, match=r"is not the VAE of the run \(sha256"):

@@ -85,19 +85,19 @@ def test_another_class_count_and_another_resolution_are_refused_by_name(publishe
         release.release({**spec(published), "resolution": 16}, small_vae, tmp_path / "out")
 
 
-def test_what_cannot_be_had_is_said_with_where_to_put_it(published, small_vae, tmp_path, monkeypatch):
-    with pytest.raises(
-        UserError, match=r"path: .* is no file here; put diffit_256\.safetensors of nvidia/DiffiT there"
-    ):
+def test_missing_weights_are_refused_with_where_to_put_them(published, small_vae, tmp_path, monkeypatch):
+    missing = r"path: '.*' does not exist or is not a file; put diffit_256\.safetensors of nvidia/DiffiT there"
+    with pytest.raises(UserError, match=missing):
         release.release(spec(tmp_path / "none"), small_vae, tmp_path / "out")
     with pytest.raises(UserError, match=r"has the sha256 .* instead of 0000"):
         release.release(spec(published, sha256="0" * 64), small_vae, tmp_path / "out")
     published.write_bytes(published.read_bytes()[:1000])
-    with pytest.raises(UserError, match="is no readable safetensors file"):
+    with pytest.raises(UserError, match="is not a readable safetensors file"):
         release.release(spec(published), small_vae, tmp_path / "out")
-    # A process of its own, since the hub's client reads these when it is imported.
+    # In a process of its own, because the hub's client reads these variables when it is imported.
     code = (
-        "import json, sys; from diffit import release; from diffit.cli import run_command; from pathlib import Path;"
+        "import json, sys; from pathlib import Path; from diffit.cli import run_command;"
+        "from diffit.weights import release;"
         "run_command(lambda: release.release(json.loads(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])))"
     )
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -105,7 +105,7 @@ def test_what_cannot_be_had_is_said_with_where_to_put_it(published, small_vae, t
     arguments = [json.dumps(spec(None)), str(small_vae), str(tmp_path / "out")]
     ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
-    assert "could not be had" in ended.stderr and "name it under weights.path" in ended.stderr
+    assert "could not be downloaded" in ended.stderr and "set weights.path" in ended.stderr
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_weights_of_the_released_size_load_and_sample_an_image_within_16_gb(tmp_
     net = {**NET, **{name: getattr(config, name) for name in NET if name != "kind"}}
     described = {**spec(tmp_path / "diffit_256.safetensors", classes=1000), "net": net, "resolution": 256}
     code = (
-        "import json, sys; from pathlib import Path; from diffit import release, sample;"
+        "import json, sys; from pathlib import Path; from diffit import sample; from diffit.weights import release;"
         "folder = Path(sys.argv[1]);"
         "release.release(json.loads(sys.argv[2]), folder / 'vae', folder / 'released');"
         "sample.sample(json.loads(sys.argv[3]), folder / 'released', folder / 's' / '0-of-1.tar', folder / 'vae')"

@@ -1,4 +1,4 @@
-"""VAEs: trained here or taken over, sealed, with a scale that has one home."""
+"""VAEs: trained here or published, sealed, with a scale that is stored once."""
 
 import json
 
@@ -68,8 +68,8 @@ def test_one_that_diffusers_saved_is_taken_over_from_its_folder(small_vae, image
 @pytest.mark.parametrize(
     "key, value, sentence",
     [
-        ("scaling_factor", 0.5, r"was published with the scale 0\.5, and the config says 0\.18215; correct scale"),
-        ("shift_factor", 0.1, "has a shift_factor, which nothing here applies; use one without"),
+        ("scaling_factor", 0.5, r"was published with the scale 0\.5, but the config says 0\.18215; correct scale"),
+        ("shift_factor", 0.1, "has a shift_factor, which is not supported; use a VAE without it"),
     ],
 )
 def test_a_published_vae_of_another_scale_or_with_a_shift_is_refused(small_vae, tmp_path, key, value, sentence):
@@ -82,7 +82,7 @@ def test_a_published_vae_of_another_scale_or_with_a_shift_is_refused(small_vae, 
 
 
 def test_a_folder_without_a_vae_is_one_sentence_that_says_what_to_put_there(tmp_path):
-    with pytest.raises(UserError, match=r"could not be had .*; put its config\.json and weights into a folder"):
+    with pytest.raises(UserError, match=r"could not be loaded .*; put its config\.json and weights into a folder"):
         vae.fetch(str(tmp_path), None, 0.5, tmp_path / "mine")
 
 

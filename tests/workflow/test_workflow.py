@@ -137,8 +137,27 @@ def test_an_edit_of_the_network_reruns_sampling_and_never_training(done):
 
 
 def test_an_edit_of_the_vae_code_reruns_nothing_of_an_image_space_run(done):
-    with done.source(("vae.py", "end", "\nEDITED = True\n")):
+    with done.source(("weights/vae.py", "end", "\nEDITED = True\n")):
         assert done.plan() == {}
+
+
+def test_an_edit_of_the_reader_of_another_data_source_reruns_nothing(done):
+    names = ("imagenet", "imagenet_parquet", "cifar10", "digits", "adm_batch")
+    with done.source(*((f"data/{name}.py", "end", "\nEDITED = True\n") for name in names)):
+        assert done.plan() == {}
+
+
+def test_an_edit_of_the_reader_of_its_data_source_makes_the_data_again(done):
+    with done.source(("data/folder.py", "end", "\nEDITED = True\n")):
+        assert {"download", "shard"} <= done.plan().keys()
+
+
+def test_an_edit_of_figures_tables_plans_or_preflight_reruns_no_stage(done):
+    names = ("paper/table.py", "paper/plot.py", "paper/summary.py", "planning/plan.py", "planning/preflight.py")
+    with done.source(*((name, "end", "\nEDITED = True\n") for name in names)):
+        assert done.plan() == {}
+    with done.source(("paper/training_curve.py", "end", "\nEDITED = True\n")):
+        assert done.plan() == {"curve": 1, "tabulate": 1}
 
 
 def test_an_edit_of_the_score_code_scores_again(done):
@@ -184,7 +203,7 @@ def test_comments_docstrings_and_formatting_rerun_nothing(done):
 def test_edits_of_bookkeeping_and_new_network_files_rerun_nothing(done):
     new = done.sources / "diffit/nets/novel.py"
     new.write_text("class Novel:\n    pass\n")
-    with done.source(("tars.py", "end", "\nEDITED = True\n"), ("train.py", "end", "\nEDITED = True\n")):
+    with done.source(("store/tars.py", "end", "\nEDITED = True\n"), ("training/trainer.py", "end", "\nEDITED = True\n")):
         planned = done.plan()
     new.unlink()
     assert planned == {}
@@ -405,7 +424,7 @@ def test_the_papers_runs_resolve_with_the_papers_settings(sources, tmp_path):
     shutil.copy(REPOSITORY / "config.yaml", tmp_path)
     ended = workflow.run("--dry-run", "--printshellcmds", "results/cifar10_fid.csv", "results/ffhq64_fid.csv")
     assert ended.planned["train"] == 2
-    commands = {rule: re.findall(rf"python -m diffit.{rule} '(.*?)'", ended.text) for rule in ("train", "sample")}
+    commands = {rule: re.findall(rf"python -m diffit.(?:[a-z]+\.)?{rule} '(.*?)'", ended.text) for rule in ("train", "sample")}
     trained = {spec["dataset"]: spec for spec in map(json.loads, commands["train"])}
     assert {name: spec["training"]["batch"] for name, spec in trained.items()} == {"cifar10": 512, "ffhq64": 256}
     assert {name: spec["training"]["learning_rate"] for name, spec in trained.items()} == {
@@ -429,7 +448,7 @@ def test_the_papers_imagenet_runs_resolve_with_the_papers_settings(sources, tmp_
     ended = workflow.run("--dry-run", "--printshellcmds", *results)
     assert {rule: ended.planned[rule] for rule in ("train", "release", "vae")} == {"train": 2, "release": 2, "vae": 1}
     specs = {
-        rule: [json.loads(spec) for spec in re.findall(rf"python -m diffit.{rule} '(.*?)'", ended.text)]
+        rule: [json.loads(spec) for spec in re.findall(rf"python -m diffit.(?:[a-z]+\.)?{rule} '(.*?)'", ended.text)]
         for rule in ("train", "release", "sample")
     }
     assert {(s["dataset"], s["training"]["batch"], s["training"]["learning_rate"]) for s in specs["train"]} == {

@@ -1,6 +1,8 @@
-"""A job of a minute that shows what no description does: whether a compute node sees this folder and runs this Python.
+"""Submit a one-minute test job to check that a compute node sees this folder and can run this Python.
 
-python -m diffit.planning.checks.probe_job FOLDER      what the job runs on its node
+    python -m diffit.planning.checks.probe_job FOLDER
+
+is what the job runs on its node.
 """
 
 import contextlib
@@ -12,53 +14,64 @@ import sys
 import tempfile
 import time
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffit.cli import Parser, run_command
 from diffit.planning.checks.cluster import PROFILE
 from diffit.planning.checks.result import CheckResult, ok, warning, wrong
-from diffit.planning.checks.slurm_site import Request
+from diffit.planning.checks.slurm_site import JobRequest
 from diffit.slurm.commands import SlurmError, ask
 from diffit.store import files
 
 JOB_MINUTES = 5
-CLOCK_SECONDS = 5
+CLOCK_SECONDS = 5  # by which clocks may differ, and for which a file system may hide a file of another machine
 POLL_SECONDS = 1
-# Options of a request that a probe does not need; constraints and QOS it keeps.
+# Options of sbatch that a test job drops; constraints and QOS stay.
 LARGE = ("--mem", "--cpus", "--ntasks")
-# What SLURM calls a job that has not ended.
+# The states of a job that has not ended.
 UNFINISHED = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED")
 
 
-def check(request: Request, results: Path, patience: float) -> list[CheckResult]:
-    """Send a job to the partition of a request, with one GPU where it asks for any, and look at what it left.
+@dataclass(frozen=True)
+class TestJob:
+    """A submitted test job; it reads ``question`` in its folder and writes ``answer.json`` there."""
+
+    request: JobRequest
+    folder: Path
+    question: str
+    number: str
+
+
+def check(request: JobRequest, results: Path, patience: float) -> list[CheckResult]:
+    """Submit a test job for a request, with one GPU if the request has any, and check its answer.
 
     Args:
-        results: the results folder; the job reads and writes a folder in it that is gone afterwards.
-        patience: seconds until the job is taken back.
+        results: the folder of results; the job reads and writes a temporary folder in it.
+        patience: seconds after which the job is cancelled.
     """
     results.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".preflight-", dir=results.absolute()))
-    nonce = uuid.uuid4().hex
-    (folder / "question").write_text(nonce)
+    question = uuid.uuid4().hex
+    (folder / "question").write_text(question)
     try:
-        job = _submit(request, folder)
+        job = TestJob(request, folder, question, _submit_test_job(request, folder))
     except SlurmError as error:
         shutil.rmtree(folder)
-        return [
-            wrong(f"{request.place} refuses a job of a minute: {error}", f"correct account and partition in {PROFILE}")
-        ]
+        return [wrong(f"{request.place} refuses a test job: {error}", f"correct account and partition in {PROFILE}")]
     try:
-        state = _wait(job, folder / "answer.json", patience)
-        return _judge(request, folder, nonce, state, patience)
+        state = _wait_for_test_job(job, patience)
+        if not _is_visible(folder / "answer.json"):
+            return [_explain_no_answer(job, state, patience)]
+        answer = files.read_json(folder / "answer.json", remedy="try again")
+        return [_check_folder(job, answer), *_check_clock(job, answer), *_check_gpus(job, answer)]
     finally:
         with contextlib.suppress(SlurmError):
-            ask("scancel", "--quiet", job)
+            ask("scancel", "--quiet", job.number)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _submit(request: Request, folder: Path) -> str:
+def _submit_test_job(request: JobRequest, folder: Path) -> str:
     command = f"{shlex.quote(sys.executable)} -m diffit.planning.checks.probe_job {shlex.quote(str(folder))}"
     kept = tuple(option for option in request.extra if not option.startswith(LARGE))
     small = replace(request, nodes=1, gpus=min(1, request.gpus), minutes=JOB_MINUTES, extra=kept)
@@ -67,85 +80,77 @@ def _submit(request: Request, folder: Path) -> str:
     return ask("sbatch", "--parsable", *small.options(), *log, "--wrap", setup + command).strip().split(";")[0]
 
 
-def _wait(job: str, answer: Path, patience: float) -> str:
-    """The job's last state, once it has answered or ended, or when patience has."""
+def _wait_for_test_job(job: TestJob, patience: float) -> str:
+    """Wait until the job has answered, has ended, or ``patience`` seconds have passed; return its last state."""
     until, state = time.monotonic() + patience, "PENDING"
-    while time.monotonic() < until and not _seen(answer):
+    while time.monotonic() < until and not _is_visible(job.folder / "answer.json"):
+        query = ["squeue", "--noheader", f"--jobs={job.number}", "--states=all", "--format=%T"]
         try:
-            state = ask("squeue", "--noheader", f"--jobs={job}", "--states=all", "--format=%T").strip() or "COMPLETED"
-        except SlurmError:  # it has ended long enough ago to be forgotten
+            state = ask(*query).strip() or "COMPLETED"
+        except SlurmError:  # SLURM forgets a job some minutes after its end
             state = "COMPLETED"
         if state not in UNFINISHED:
-            time.sleep(CLOCK_SECONDS)  # what another machine wrote may take a moment to be seen here
+            time.sleep(CLOCK_SECONDS)
             break
         time.sleep(POLL_SECONDS)
     return state
 
 
-def _seen(path: Path) -> bool:
-    list(path.parent.iterdir())  # makes NFS look again
+def _is_visible(path: Path) -> bool:
+    list(path.parent.iterdir())  # makes an NFS client read the folder again
     return path.exists()
 
 
-def _judge(request: Request, folder: Path, nonce: str, state: str, patience: float) -> list[CheckResult]:
-    if not _seen(folder / "answer.json"):
-        if state in ("PENDING", "CONFIGURING"):
-            return [
-                warning(
-                    f"{request.place} gave no node within {patience:.0f} s, so nothing was tried on one",
-                    "try again later or with --wait SECONDS, or leave it out with --no-probe",
-                )
-            ]
-        said = (folder / "log").read_text().strip().splitlines()[-1:] if (folder / "log").exists() else []
-        if not said:
-            return [
-                wrong(
-                    f"a job in {request.place} ended ({state}) and left nothing: its node does not see {folder.parent}",
-                    "work in a folder on the file system that the cluster shares",
-                )
-            ]
-        return [
-            wrong(
-                f"a job in {request.place} failed on its node: {said[0]}",
-                "this folder and its .venv must work there as well",
-            )
-        ]
-    answer = files.read_json(folder / "answer.json", remedy="try again")
-    found = []
-    if answer["question"] != nonce:
-        found.append(
-            wrong(f"{answer['host']} read something else in {folder.parent}", "work on one shared file system")
+def _explain_no_answer(job: TestJob, state: str, patience: float) -> CheckResult:
+    """Why the job left no answer, from its state and its log."""
+    place, log = job.request.place, job.folder / "log"
+    if state in ("PENDING", "CONFIGURING"):
+        return warning(
+            f"{place} gave no node within {patience:.0f} s, so no test job ran",
+            "try again later or with --wait SECONDS, or skip it with --no-probe",
         )
-    else:
-        here = " (this very machine)" if answer["host"] == socket.gethostname() else ""
-        found.append(
-            ok(f"{answer['host']}{here} of {request.place} reads and writes {folder.parent} and runs this Python")
+    last_line = log.read_text().strip().splitlines()[-1:] if log.exists() else []
+    if not last_line:
+        return wrong(
+            f"a test job in {place} ended ({state}) and left nothing: its node does not see {job.folder.parent}",
+            "work in a folder on the cluster's shared file system",
         )
-    off = answer["time"] - (folder / "answer.json").stat().st_mtime
-    if abs(off) > CLOCK_SECONDS:
-        found.append(
-            warning(
-                f"the clock of {answer['host']} is {off:.0f} s off that of the file system",
-                "tell the administrators: Snakemake goes by the times of files",
-            )
-        )
-    if request.gpus and not answer["gpus"]:
-        found.append(
-            warning(
-                f"torch sees no GPU on {answer['host']}, which was asked for one",
-                f"see nvidia-smi there, or load what it needs with setup in {PROFILE}; jobs would compute on CPUs",
-            )
-        )
-    elif request.gpus:
-        found.append(ok(f"torch sees {answer['gpus']} × {answer['gpu']} there"))
-    return found
+    return wrong(
+        f"a test job in {place} failed on its node: {last_line[0]}",
+        "make this folder and its .venv usable on the node as well",
+    )
+
+
+def _check_folder(job: TestJob, answer: dict) -> CheckResult:
+    host, results = answer["host"], job.folder.parent
+    if answer["question"] != job.question:
+        return wrong(f"{host} reads other content in {results}", "work on the cluster's shared file system")
+    here = " (this machine)" if host == socket.gethostname() else ""
+    return ok(f"{host}{here} of {job.request.place} reads and writes {results} and runs this Python")
+
+
+def _check_clock(job: TestJob, answer: dict) -> list[CheckResult]:
+    off = answer["time"] - (job.folder / "answer.json").stat().st_mtime
+    if abs(off) <= CLOCK_SECONDS:
+        return []
+    remedy = "tell your administrators: Snakemake compares modification times of files"
+    return [warning(f"the clock of {answer['host']} differs from the file system's by {off:.0f} s", remedy)]
+
+
+def _check_gpus(job: TestJob, answer: dict) -> list[CheckResult]:
+    if not job.request.gpus:
+        return []
+    if answer["gpus"]:
+        return [ok(f"torch sees {answer['gpus']} × {answer['gpu']} there")]
+    remedy = f"run nvidia-smi there, or load its modules with setup in {PROFILE}; otherwise jobs compute on CPUs"
+    return [warning(f"torch sees no GPU on {answer['host']}, although one was requested", remedy)]
 
 
 def main() -> None:
-    import torch  # here, since the check itself needs none
+    import torch  # slow to import; the check itself does not need it
 
     parser = Parser(__doc__)
-    parser.add_argument("folder", type=Path, help="with the file question; answer.json is written beside it")
+    parser.add_argument("folder", type=Path, help="the folder of the file question; answer.json is written there")
     folder = parser.parse_args().folder
     gpus = torch.cuda.device_count()
     answer = {

@@ -10,26 +10,26 @@ class CheckResult:
 
     level: str
     what: str
-    way_out: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        way_out = f"\n         → {self.way_out}" if self.way_out else ""
-        return f"{self.level:7}  {self.what}{way_out}"
+        remedy = f"\n         → {self.remedy}" if self.remedy else ""
+        return f"{self.level:7}  {self.what}{remedy}"
 
 
 def ok(what: str) -> CheckResult:
     return CheckResult("ok", what)
 
 
-def warning(what: str, way_out: str) -> CheckResult:
-    return CheckResult("warning", what, way_out)
+def warning(what: str, remedy: str) -> CheckResult:
+    return CheckResult("warning", what, remedy)
 
 
-def wrong(what: str, way_out: str) -> CheckResult:
-    return CheckResult("wrong", what, way_out)
+def wrong(what: str, remedy: str) -> CheckResult:
+    return CheckResult("wrong", what, remedy)
 
 
 def summary(results: Sequence[CheckResult]) -> str:
     """The number of results of each level."""
     counts = {level: sum(result.level == level for result in results) for level in ("ok", "warning", "wrong")}
-    return f"{counts['ok']} ok, {counts['warning']} to know of, {counts['wrong']} wrong"
+    return f"{counts['ok']} ok, {counts['warning']} warning{'s' * (counts['warning'] != 1)}, {counts['wrong']} wrong"

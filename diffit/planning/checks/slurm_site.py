@@ -1,4 +1,4 @@
-"""What the jobs of a profile ask SLURM for, and the cluster as SLURM describes it, in its formats for programs."""
+"""The requests that the jobs of a profile make to SLURM, and the cluster as SLURM's commands describe it."""
 
 import grp
 import math
@@ -15,14 +15,23 @@ from diffit.slurm.commands import SlurmError, ask
 USABLE = ("idle", "mixed", "allocated", "completing", "planned", "reserved")
 
 
-# --------------------------------------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------------------------------------------- the requests
 
 
 @dataclass(frozen=True)
-class Request:
-    """What jobs of some rules ask SLURM for. GPUs, and ``extra`` options of sbatch, are those of one node.
+class JobRequest:
+    """What a job requests from SLURM.
 
-    ``setup`` is the shell line that a training runs on its nodes first.
+    Attributes:
+        partition: partition; empty for the cluster's default.
+        account: account; empty for the user's default.
+        nodes: number of nodes.
+        gpus: GPUs per node.
+        gpu_type: type of the GPUs; empty for any.
+        minutes: time limit; 0 for the partition's default.
+        extra: further options of sbatch.
+        setup: shell line that runs before the ranks of a training start.
+        trains: whether the job is a training, which is requeued after its time limit.
     """
 
     partition: str
@@ -37,11 +46,11 @@ class Request:
 
     @property
     def place(self) -> str:
-        """Its partition, for people."""
+        """The partition in words."""
         return f"partition {self.partition}" if self.partition else "the default partition"
 
     def options(self) -> list[str]:
-        """As options of sbatch; what is empty is left to the cluster."""
+        """Return the request as options of sbatch. Empty values are left to the cluster."""
         gpus = f"gpu:{self.gpu_type}:{self.gpus}" if self.gpu_type else f"gpu:{self.gpus}"
         given = {
             "partition": self.partition,
@@ -53,55 +62,56 @@ class Request:
         return [f"--{name}={value}" for name, value in given.items() if value] + list(self.extra)
 
 
-def requests(jobs: Iterable[Job]) -> dict[Request, list[str]]:
-    """The different requests of jobs, each with its rules. A training that runs on this machine asks for nothing."""
-    found: dict[Request, list[str]] = {}
+def requests(jobs: Iterable[Job]) -> dict[JobRequest, list[str]]:
+    """Return the distinct requests of jobs, each with its rules. A training on this machine requests nothing."""
+    found: dict[JobRequest, list[str]] = {}
     for job in jobs:
-        training = "launcher" in job.resources
-        if training and job.resources["launcher"] != "slurm":
+        is_training = "launcher" in job.resources
+        if is_training and job.resources["launcher"] != "slurm":
             continue
-        request = (_of_training if training else _of_stage)(job.resources)
+        request = (_of_training if is_training else _of_stage)(job.resources)
         rules = found.setdefault(request, [])
         if job.rule not in rules:
             rules.append(job.rule)
     return found
 
 
-def _of_training(given: Mapping) -> Request:
-    """The resources of rule train, see workflow/rules/train.smk; its CPUs are those of a rank, one rank a GPU."""
-    further = (option.lstrip("-").partition("=") for option in shlex.split(str(given.get("sbatch", ""))))
-    extra = [f"--{name.replace('_', '-')}{equals}{value}" for name, equals, value in further]
-    gpus = int(given.get("gpus", 0))
-    extra += [f"--ntasks-per-node={max(1, gpus)}"]
-    extra += [f"--cpus-per-task={given['cpus']}"] if given.get("cpus") else []
-    extra += [f"--mem={given['memory']}"] if given.get("memory") else []
-    return Request(
-        str(given.get("partition", "")), str(given.get("account", "")), int(given.get("nodes", 1)), gpus, "",
-        60 * float(given.get("hours", 24)), tuple(extra), str(given.get("setup", "")), trains=True,
-    )  # fmt: skip
+def _of_training(given: Mapping) -> JobRequest:
+    """Return the request of rule train (workflow/rules/train.smk), which runs one rank per GPU."""
+    gpus = int(given.get("gpu", 0))
+    further = (option.lstrip("-").partition("=") for option in shlex.split(str(given.get("slurm_extra", ""))))
+    extra = [f"--ntasks-per-node={max(1, gpus)}", *_options(given, ("cpus_per_task", "mem_mb"))]
+    extra += [f"--{name.replace('_', '-')}{equals}{value}" for name, equals, value in further]
+    return JobRequest(*_place(given), gpus, "", float(given["runtime"]), tuple(extra), str(given["setup"]), trains=True)
 
 
-def _of_stage(given: Mapping) -> Request:
-    """The resources that Snakemake's plugin for SLURM reads."""
-    gpus = gpus_of(str(given.get("gres", "")))
-    kind, count = next(iter(gpus.items()), ("", 0))
+def _of_stage(given: Mapping) -> JobRequest:
+    """Return the request that Snakemake's plugin for SLURM makes from the resources of a rule."""
+    gpu_type, gpus = next(iter(gpus_of(str(given.get("gres", ""))).items()), ("", 0))
     if given.get("gpu"):
-        kind, count = str(given.get("gpu_model", "")), int(given["gpu"])
-    names = {"cpus_per_task": "cpus-per-task", "mem_mb": "mem", "qos": "qos", "constraint": "constraint"}
-    extra = [f"--{option}={given[name]}" for name, option in names.items() if given.get(name)]
+        gpu_type, gpus = str(given.get("gpu_model", "")), int(given["gpu"])
+    extra = _options(given, ("cpus_per_task", "mem_mb", "qos", "constraint"))
     extra += shlex.split(str(given.get("slurm_extra", "")))
-    return Request(
-        str(given.get("slurm_partition", "")), str(given.get("slurm_account", "")), int(given.get("nodes", 1)),
-        count, kind, float(given.get("runtime", 0)), tuple(extra),
-    )  # fmt: skip
+    return JobRequest(*_place(given), gpus, gpu_type, float(given.get("runtime", 0)), tuple(extra))
 
 
-# ------------------------------------------------------------------------------------------- what the cluster is
+def _place(given: Mapping) -> tuple[str, str, int]:
+    """Return partition, account and number of nodes."""
+    return str(given.get("slurm_partition", "")), str(given.get("slurm_account", "")), int(given.get("nodes", 1))
+
+
+def _options(given: Mapping, names: Iterable[str]) -> list[str]:
+    """Return resources as options of sbatch, without those that are empty or 0."""
+    options = {"mem_mb": "mem"}
+    return [f"--{options.get(name, name.replace('_', '-'))}={given[name]}" for name in names if given.get(name)]
+
+
+# ----------------------------------------------------------------------------------------------------- the cluster
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node in one of its partitions, with its GPUs by type."""
+    """A node as a member of one partition, with its GPUs by type."""
 
     name: str
     partition: str
@@ -109,13 +119,13 @@ class Node:
     gpus: dict[str, int]
 
     def count(self, gpu_type: str) -> int:
-        """Its GPUs of a type, or of all types."""
+        """Return the number of GPUs of a type; of all types if it is empty."""
         return self.gpus.get(gpu_type, 0) if gpu_type else sum(self.gpus.values())
 
 
 @dataclass(frozen=True)
 class Association:
-    """An account that the user may charge, in one partition or, where none is named, in all; and the default one."""
+    """An account of the user, in one partition or, if that is empty, in all; and the user's default account."""
 
     account: str
     partition: str
@@ -124,9 +134,9 @@ class Association:
 
 @dataclass(frozen=True)
 class Site:
-    """What SLURM says of itself: its settings, partitions by name, nodes, and the accounts of the user.
+    """The cluster: SLURM's settings, partitions by name, nodes, and the accounts and groups of the user.
 
-    ``associations`` is None where the accounting does not answer.
+    ``associations`` is None if the accounting does not answer.
     """
 
     settings: dict[str, str]
@@ -138,22 +148,21 @@ class Site:
 
     @property
     def default_account(self) -> str:
-        """What SLURM charges where no account is named; empty where nobody knows."""
-        return next((those.default for those in self.associations or []), "")
+        """The account that SLURM charges if none is given; empty if it is not known."""
+        return next((association.default for association in self.associations or []), "")
 
     def partition(self, name: str) -> dict[str, str] | None:
-        """The partition of that name, or the default one where none is named."""
+        """Return a partition by its name, the default partition for an empty name; None if there is none."""
         if name:
             return self.partitions.get(name)
-        return next((those for those in self.partitions.values() if those.get("Default") == "YES"), None)
+        return next((settings for settings in self.partitions.values() if settings.get("Default") == "YES"), None)
 
 
 def read() -> Site:
-    """Ask SLURM. Raises :class:`SlurmError` where its controller does not answer."""
+    """Read the description of the cluster. Raises :class:`SlurmError` if SLURM's controller does not answer."""
     settings = _settings(ask("scontrol", "show", "config"))
-    partitions = {
-        those["PartitionName"]: those for those in _records(ask("scontrol", "--oneliner", "show", "partition"))
-    }
+    records = _records(ask("scontrol", "--oneliner", "show", "partition"))
+    partitions = {record["PartitionName"]: record for record in records}
     nodes = [_node(line) for line in ask("sinfo", "--noheader", "--Node", "--format=%N|%R|%T|%G").splitlines()]
     user = pwd.getpwuid(os.getuid()).pw_name
     groups = [grp.getgrgid(number).gr_name for number in os.getgrouplist(user, os.getgid())]
@@ -166,13 +175,13 @@ def _settings(text: str) -> dict[str, str]:
 
 
 def _records(text: str) -> list[dict[str, str]]:
-    """The lines of ``scontrol --oneliner``, each ``Name=value Name=value``; values may hold spaces and signs."""
+    """Parse lines ``Name=value Name=value`` of ``scontrol --oneliner``; values may contain spaces and ``=``."""
     return [dict(re.findall(r"(\w+)=(.*?)(?= \w+=|$)", line)) for line in text.splitlines() if "=" in line]
 
 
 def _node(line: str) -> Node:
     name, partition, state, gres = line.split("|")
-    # A star is a node that does not answer; other signs are those of power saving, from which nodes come back.
+    # "*" marks a node that does not answer. Other signs mark power saving and reboots, after which a node is usable.
     return Node(name, partition, state.rstrip("~#!%$@^-+") in USABLE, gpus_of(gres))
 
 
@@ -186,7 +195,7 @@ def _associations(user: str) -> list[Association] | None:
 
 
 def gpus_of(gres: str) -> dict[str, int]:
-    """GPUs by type, ``""`` for untyped ones, of generic resources as ``gpu:a100:8(S:0-1),nvme:1``."""
+    """Return the GPUs by type in SLURM's notation ``gpu:a100:8(S:0-1),nvme:1``; the type ``""`` if none is given."""
     found: dict[str, int] = {}
     for item in re.sub(r"\([^)]*\)", "", gres).split(","):
         name, *parts = item.split(":")
@@ -198,7 +207,7 @@ def gpus_of(gres: str) -> dict[str, int]:
 
 
 def minutes(limit: str) -> float:
-    """Minutes of ``1-12:00:00`` or ``12:00:00``; infinite for UNLIMITED and NONE."""
+    """Return the minutes of ``1-12:00:00`` or ``12:00:00``; infinity for UNLIMITED and NONE."""
     if limit.upper() in ("UNLIMITED", "INFINITE", "NONE"):
         return math.inf
     days, _, clock = limit.rpartition("-")
