@@ -1,4 +1,4 @@
-"""Fréchet distance at 2048 features against ``scipy.linalg.sqrtm``, the way clean-fid takes it; one core each.
+"""Fréchet distance of 2048 features against ``scipy.linalg.sqrtm``, as clean-fid uses it, on one core.
 
 python -m bench.frechet
 """
@@ -14,14 +14,14 @@ WIDTH = 2048
 
 
 def features(count: int, seed: int) -> np.ndarray:
-    """Features with the falling spectrum that Inception's have, float32 [count, 2048]."""
+    """Features with a decreasing spectrum like Inception's, float32 [count, 2048]."""
     generator = np.random.default_rng(seed)
     spread = np.arange(1, WIDTH + 1) ** -0.5
     return (generator.standard_normal((count, WIDTH)) * spread + 0.1 * seed).astype(np.float32)
 
 
 def row(name: str, a: Gaussian, b: Gaussian, target: float) -> None:
-    """Time the two ways on one pair, and say how far apart their values are."""
+    """Compare both on one pair of Gaussians and report the relative difference of their values."""
     values = {}
 
     def ours() -> None:
@@ -39,10 +39,10 @@ def main() -> None:
     full = [Gaussian.of(features(5000, seed)) for seed in (0, 1)]
     few = [Gaussian.of(features(500, seed)) for seed in (0, 1)]
     stored = [Gaussian(g.mean, g.covariance, g.count) for g in few]
-    with threadpool_limits(1):  # the matrix root hardly gains from threads, and idle ones would blur the ratio
+    with threadpool_limits(1):  # the matrix root gains little from threads, and idle threads would distort the ratio
         row("full rank, 5000 images", *full, target=10)
         row("rank-deficient, 500 images", *few, target=5)
-        row("rank-deficient, covariances alone", *stored, target=5)
+        row("rank-deficient, covariances only", *stored, target=5)
 
 
 if __name__ == "__main__":

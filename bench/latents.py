@@ -1,16 +1,15 @@
-"""The latent reader against webdataset's pipeline over the same tars and against one .npy file an image.
+"""The latent reader against webdataset's pipeline on the same tars and against one .npy file per image.
 
     python -m bench.latents
 
-Against files there are two rows: fast-DiT's data set, moments and label an .npy each, in torch's DataLoader; and a bare
-loop over the moments' files alone, where both ways know the labels.
+Two rows compare with files: fast-DiT's data set (one .npy for the moments and one for the label of each image) in
+torch's DataLoader, and a plain loop over the moments' files, in which both readers know the labels.
 
-All work in one process and one thread and deliver whole shuffled epochs of posterior moments, float16
-[64, 2, 4, 32, 32] in memory of their own, and labels: for each record the bytes of the image or of its mirror image. No
-way draws from the posteriors, which costs all the same. Ours visits all records in one global shuffle; webdataset
-shuffles the tars and a buffer.
+All readers use one process and one thread. They deliver complete shuffled epochs of posterior moments, float16
+[64, 2, 4, 32, 32] in newly allocated memory, and labels; each record is the image or its mirror image. None samples the
+posteriors, which would cost the same for all. Ours shuffles globally; webdataset shuffles the tars and a buffer.
 
-The cold rows read after the page cache has let go of the files (posix_fadvise, DONTNEED): they measure the disk.
+The cold rows drop the files from the page cache before each epoch (posix_fadvise, DONTNEED), so they measure the disk.
 """
 
 import itertools
@@ -34,20 +33,20 @@ from diffit.training import image_loader, latent_loader
 
 COUNT, BATCH, SHARDS, CLASSES, REPEAT = 4096, 64, 4, 1000, 7
 TARGET = 20
-SHAPE = (2, 2, 4, 32, 32)  # of a record: of the image and of its mirror image, mean and standard deviation
-SHUFFLE_BUFFER = 1000  # as in webdataset's own examples
+SHAPE = (2, 2, 4, 32, 32)  # of a record: (image, mirror image), (mean, standard deviation), C, h, w
+SHUFFLE_BUFFER = 1000  # as in webdataset's examples
 VAE = {"sha256": "", "scale": 0.18215, "channels": 4, "factor": 8}
 
 Batch = tuple[np.ndarray, np.ndarray]
 
 
 def is_mirrored(label: int) -> bool:
-    """Which half of a record is delivered: a rule rather than a draw, so that all ways deliver the same."""
+    """Whether the mirrored half of a record is delivered; not random, so that all readers deliver the same."""
     return label % 2 == 1
 
 
 def write_tars(folder: Path, moments: np.ndarray, labels: list[int]) -> list[Path]:
-    """The records as encode writes them."""
+    """Write the records as :mod:`diffit.encode` does."""
     paths = [folder / f"{k}-of-{SHARDS}.tar" for k in range(SHARDS)]
     for k, path in enumerate(paths):
         numbers = range(k * COUNT // SHARDS, (k + 1) * COUNT // SHARDS)
@@ -58,7 +57,7 @@ def write_tars(folder: Path, moments: np.ndarray, labels: list[int]) -> list[Pat
 
 
 def write_files(folder: Path, moments: np.ndarray, labels: list[int]) -> tuple[list[Path], list[Path]]:
-    """Moments and labels of each image as two .npy, as fast-DiT caches its latents."""
+    """Write moments and label of each image as two .npy files, as fast-DiT does."""
     places = [[folder / kind / f"{i}.npy" for i in range(COUNT)] for kind in ("features", "labels")]
     for paths, values in zip(places, (moments, np.array(labels)), strict=True):
         paths[0].parent.mkdir(parents=True)
@@ -68,9 +67,9 @@ def write_files(folder: Path, moments: np.ndarray, labels: list[int]) -> tuple[l
 
 
 def ours(folder: Path, known: list[int] | None = None) -> Callable[[], Iterator[Batch]]:
-    """The reader, in the order in which training visits it; each call goes through the next epoch.
+    """Our reader in training's order; each call of the result reads the next epoch.
 
-    It reads labels with the moments, unless they are ``known`` as the bare loop knows them.
+    It reads the labels from the tars, unless they are given as ``known``, as in the plain loop.
     """
     mapped, epochs = latent_loader.LatentTars(folder, verify=False), itertools.count()
     given = None if known is None else np.array(known)
@@ -87,7 +86,7 @@ def ours(folder: Path, known: list[int] | None = None) -> Callable[[], Iterator[
 
 
 def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
-    """Webdataset's pipeline: shuffled shards, shuffle buffer, decoding, batches."""
+    """webdataset's pipeline: shuffled shards, shuffle buffer, decoding, batches."""
     pipeline = (
         webdataset.WebDataset([str(path) for path in paths], shardshuffle=SHARDS)
         .shuffle(SHUFFLE_BUFFER)
@@ -100,7 +99,7 @@ def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
 
 
 class LooseArrays(Dataset):
-    """fast-DiT's way: two small files an image."""
+    """fast-DiT's data set: two small files per image."""
 
     def __init__(self, features: list[Path], labels: list[Path]):
         self.features, self.labels = features, labels
@@ -114,13 +113,13 @@ class LooseArrays(Dataset):
 
 
 def loose(features: list[Path], labels: list[Path]) -> Callable[[], Iterator[Batch]]:
-    """One file an image and one a label in random order, through torch's loader."""
+    """One file per image and one per label in random order in torch's DataLoader."""
     loading = DataLoader(LooseArrays(features, labels), BATCH, shuffle=True)
     return lambda: ((moments.numpy(), classes.numpy()) for moments, classes in loading)
 
 
-def bare(features: list[Path], labels: list[int]) -> Callable[[], Iterator[Batch]]:
-    """The least that one file an image costs: a loop, and the labels are known."""
+def plain_loop(features: list[Path], labels: list[int]) -> Callable[[], Iterator[Batch]]:
+    """The minimum cost of one file per image: a loop with known labels."""
     rng = np.random.default_rng(0)
 
     def epoch() -> Iterator[Batch]:
@@ -133,19 +132,19 @@ def bare(features: list[Path], labels: list[int]) -> Callable[[], Iterator[Batch
 
 
 def multiset(epoch: Iterator[Batch]) -> Counter:
-    """How often an epoch delivers each labeled array."""
+    """The number of times that an epoch delivers each labeled array."""
     return Counter(
         (array.tobytes(), int(label)) for moments, labels in epoch for array, label in zip(moments, labels, strict=True)
     )
 
 
 def run(epoch: Callable[[], Iterator[Batch]]) -> None:
-    """Go through one epoch."""
+    """Read one epoch."""
     assert sum(len(moments) for moments, _labels in epoch()) == COUNT
 
 
-def forget(folder: Path) -> None:
-    """Let the page cache go of all files below ``folder``; what is mapped or not yet on the disk would stay."""
+def drop_from_page_cache(folder: Path) -> None:
+    """Drop all files below ``folder`` from the page cache; mapped or unsynchronized files would stay."""
     for path in folder.rglob("*.*"):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -158,27 +157,27 @@ def main() -> None:
     rng = np.random.default_rng(0)
     moments = rng.standard_normal((COUNT, *SHAPE), dtype=np.float32).astype(np.float16)
     labels = rng.integers(CLASSES, size=COUNT).tolist()
-    with tempfile.TemporaryDirectory(dir=".") as temporary:  # /tmp may be memory, which is never cold
+    with tempfile.TemporaryDirectory(dir=".") as temporary:  # not in /tmp, which may be a RAM disk
         folder = Path(temporary)
         shards = write_tars(folder / "tars", moments, labels)
         features, classes = write_files(folder / "files", moments, labels)
         ways = {
             "webdataset": streamed(shards),
-            "two .npy an image": loose(features, classes),
-            "one .npy, bare loop": bare(features, labels),
+            "two .npy per image": loose(features, classes),
+            "one .npy, plain loop": plain_loop(features, labels),
         }
         mapped, known = ours(folder / "tars"), ours(folder / "tars", labels)
         delivered = [multiset(way()) for way in (mapped, known, *ways.values())]
-        assert all(content == delivered[0] for content in delivered), "the ways deliver different records"
-        print(f"latents: {COUNT} records {[*SHAPE]}, batches of {BATCH}; in an epoch all deliver the same bytes")
+        assert all(content == delivered[0] for content in delivered), "the readers deliver different records"
+        print(f"latents: {COUNT} records {[*SHAPE]}, batches of {BATCH}; all readers deliver the same bytes per epoch")
         for name, way in ways.items():
             row = f"latents, warm, against {name}"
-            reader = known if name == "one .npy, bare loop" else mapped
+            reader = known if name == "one .npy, plain loop" else mapped
             compare(row, lambda reader=reader: run(reader), lambda way=way: run(way), REPEAT, TARGET, COUNT)
-        mapped = known = reader = None  # what is mapped stays warm, so each cold call opens the reader anew
+        mapped = known = reader = None  # mapped files stay in the page cache, so each cold call opens a new reader
         for name, way in ways.items():
             row = f"latents, cold, against {name}"
-            cold = {"images": COUNT, "prepare": lambda: forget(folder)}
+            cold = {"images": COUNT, "prepare": lambda: drop_from_page_cache(folder)}
             compare(row, lambda: run(ours(folder / "tars")), lambda way=way: run(way), 3, **cold)
 
 

@@ -1,10 +1,10 @@
-"""Training's loader against EDM's data set (a zip of PNGs, decoded anew each epoch) and against webdataset's pipeline.
+"""Training's loader against EDM's data set (a zip of PNGs, decoded in every epoch) and webdataset's pipeline.
 
     python -m bench.loader
 
-All work in one process and one thread, as a loader's worker does, on the same pictures, and deliver whole shuffled
-epochs of uint8 [64, 3, 32, 32] and labels. The other two draw no noise (their users draw it on the GPU), so ours is
-timed without draws and, once more, with all that EDM draws for an image.
+All loaders use one process and one thread, like one loader worker. They read the same images and deliver complete
+shuffled epochs of uint8 [64, 3, 32, 32] and labels. The other two do not draw noise, because their users draw it on the
+GPU. Ours is therefore timed twice: without and with all random values that EDM draws per image.
 """
 
 import io
@@ -31,27 +31,33 @@ from diffit.store.manifest import gather
 from diffit.training import image_loader
 
 COUNT, BATCH, SHARDS, REPEAT = 4096, 64, 4, 7
-SHUFFLE_BUFFER = 1000  # as in webdataset's own examples
+SHUFFLE_BUFFER = 1000  # as in webdataset's examples
 SHARED = Path("../shared/data/cifar10_jpeg.zip")
-AUGMENTED = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2, "augment": {"probability": 0.12, "xflip": True}}
+AUGMENTED = {
+    "kind": "edm",
+    "sigma_data": 0.5,
+    "p_mean": -1.2,
+    "p_std": 1.2,
+    "augment": {"probability": 0.12, "xflip": True},
+}
 
 Batch = tuple[Tensor, Tensor]
 
 
 def pictures() -> tuple[str, list[Image.Image]]:
-    """What the pictures are, and ``COUNT`` of them, RGB 32×32."""
+    """A description of the images and ``COUNT`` of them, RGB 32×32."""
     if SHARED.exists():
         with zipfile.ZipFile(SHARED) as archive:
             names = sorted(name for name in archive.namelist() if name.startswith("train/"))
             chosen = names[:: len(names) // COUNT][:COUNT]
             return "CIFAR-10", [images.decode(archive.read(name), name) for name in chosen]
     scans = np.resize(load_digits().images * 15, (COUNT, 8, 8)).astype(np.uint8)
-    scans[:, 0, :2] = np.arange(COUNT)[:, None] // (1, 256) % 256  # makes repeated scans different
+    scans[:, 0, :2] = np.arange(COUNT)[:, None] // (1, 256) % 256  # makes repeated digits distinct
     return "digits, enlarged", [Image.fromarray(scan).convert("RGB").resize((32, 32)) for scan in scans]
 
 
 class ZippedImages(Dataset):
-    """EDM's way: the pictures are members of one zip, and each is opened and decoded whenever it is asked for."""
+    """EDM's data set: images are members of a zip and are decoded on every access."""
 
     def __init__(self, path: Path, labels: list[int]):
         self.zip, self.labels = zipfile.ZipFile(path), labels
@@ -66,7 +72,7 @@ class ZippedImages(Dataset):
 
 
 def write_zip(path: Path, content: list[Image.Image]) -> None:
-    """PNGs stored as EDM stores them: compressed neither by PNG nor by zip, which makes them cheap to decode."""
+    """Write PNGs as EDM does: without compression in PNG and zip, so they are cheap to decode."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for number, image in enumerate(content):
             buffer = io.BytesIO()
@@ -75,7 +81,7 @@ def write_zip(path: Path, content: list[Image.Image]) -> None:
 
 
 def write_tars(folder: Path, content: list[Image.Image], labels: list[int]) -> list[Path]:
-    """The pictures as shard writes them."""
+    """Write the images as :mod:`diffit.shard` does."""
     paths = [folder / f"{k}-of-{SHARDS}.tar" for k in range(SHARDS)]
     for k, path in enumerate(paths):
         numbers = range(k * COUNT // SHARDS, (k + 1) * COUNT // SHARDS)
@@ -86,7 +92,7 @@ def write_tars(folder: Path, content: list[Image.Image], labels: list[int]) -> l
 
 
 def ours(folder: Path, draw: image_loader.Draw) -> Callable[[], Iterator[Batch]]:
-    """Training's loader; each call goes through the next epoch."""
+    """Training's loader; each call of the result reads the next epoch."""
     dataset = image_loader.TrainingImages(*image_loader.decoded(folder), draw, seed=0)
     epochs, steps = itertools.count(), COUNT // BATCH
 
@@ -106,7 +112,7 @@ def zipped(path: Path, labels: list[int]) -> Callable[[], Iterator[Batch]]:
 
 
 def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
-    """Webdataset's pipeline over our tars: shuffled shards, shuffle buffer, decoding, batches."""
+    """webdataset's pipeline on our tars: shuffled shards, shuffle buffer, decoding, batches."""
     pipeline = (
         webdataset.WebDataset([str(path) for path in paths], shardshuffle=SHARDS)
         .shuffle(SHUFFLE_BUFFER)
@@ -119,7 +125,7 @@ def streamed(paths: list[Path]) -> Callable[[], Iterator[Batch]]:
 
 
 def multiset(epoch: Iterator[Batch]) -> Counter:
-    """How often an epoch delivers each labeled picture."""
+    """The number of times that an epoch delivers each labeled image."""
     return Counter(
         (image.numpy().tobytes(), int(label))
         for pixels, labels in epoch
@@ -136,14 +142,12 @@ def main() -> None:
         paths = write_tars(folder / "tars", content, labels)
         write_zip(folder / "images.zip", content)
         plain = ours(folder / "tars", lambda _rng, _shape: {})
-        drawing = ours(folder / "tars", process.EDM(**AUGMENTED).draw)
+        drawing = ours(folder / "tars", process.build(AUGMENTED).draw)
         edm, wds = zipped(folder / "images.zip", labels), streamed(paths)
 
         delivered = [multiset(way()) for way in (plain, drawing, edm, wds)]
-        assert all(content == delivered[0] for content in delivered), "the ways deliver different pictures"
-        print(
-            f"loader: {COUNT} images ({what}), batches of {BATCH}; in an epoch all deliver the same pictures and labels"
-        )
+        assert all(content == delivered[0] for content in delivered), "the loaders deliver different images"
+        print(f"loader: {COUNT} images ({what}), batches of {BATCH}; all loaders deliver the same images and labels")
 
         for name, way in (("no draws", plain), ("EDM's draws", drawing)):
             for other_name, other in (("a zip of PNGs", edm), ("webdataset", wds)):
@@ -152,7 +156,7 @@ def main() -> None:
 
 
 def run(epoch: Callable[[], Iterator[Batch]]) -> None:
-    """Go through one epoch."""
+    """Read one epoch."""
     delivered = sum(len(pixels) for pixels, _labels in epoch())
     assert delivered == COUNT
 

@@ -1,10 +1,10 @@
-"""Precision and recall at 10,000 × 50,000 features against ADM's algorithm in NumPy, one after the other.
+"""Precision and recall of 10,000 × 50,000 features against ADM's algorithm in NumPy.
 
     python -m bench.manifold
 
-The other is ADM's evaluator written out in NumPy: batches of 10,000 rows, all squared distances of two batches in half
-precision (there cast from the single-precision product), the k-th of each row by ``np.partition``. Also printed is how
-far the peak of our memory lies above the features themselves.
+The other is ADM's evaluator in NumPy: batches of 10,000 rows, squared distances of two batches computed in single and
+stored in half precision, and ``np.partition`` for the k-th neighbor. The benchmark also prints our peak memory without
+the features.
 """
 
 import resource
@@ -23,7 +23,7 @@ LIMIT_GIB = 0.5
 
 
 def squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """All squared distances of rows [n, d] and [m, d], as ADM computes them, float16 or float32 [n, m]."""
+    """All squared distances of rows [n, d] and [m, d], computed as in ADM, float16 or float32 [n, m]."""
     apart = np.square(a).sum(axis=1)[:, None] - 2 * (a @ b.T) + np.square(b).sum(axis=1)
     halves = np.maximum(apart, 0).astype(np.float16)
     return halves if np.isfinite(halves).all() else np.maximum(apart, 0)
@@ -34,7 +34,7 @@ def parts(values: np.ndarray) -> list[slice]:
 
 
 def radii(values: np.ndarray) -> np.ndarray:
-    """Squared distance of each row to its k-th nearest other one."""
+    """Squared distance of each row to its k-th nearest other row, float32 [n]."""
     found = []
     for part in parts(values):
         distances = np.concatenate([squares(values[part], values[other]) for other in parts(values)], axis=1)
@@ -53,8 +53,8 @@ def by_numpy(samples: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
     return samples_in.mean(), reference_in.mean()
 
 
-def some(count: int, seed: int) -> np.ndarray:
-    """Features of one distribution, made in blocks, so that the peak of the memory is theirs alone."""
+def random_features(count: int, seed: int) -> np.ndarray:
+    """Features from one distribution, generated in blocks, so that the peak memory is that of the features."""
     values = np.empty((count, WIDTH), np.float32)
     for start in range(0, count, 1000):
         number = seed + start // 1000
@@ -63,13 +63,13 @@ def some(count: int, seed: int) -> np.ndarray:
 
 
 def peak_gib() -> float:
-    """Memory of this process at its highest, and of the GPU where there is one."""
+    """Peak memory of this process plus that of the GPU in GiB."""
     on_gpu = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 + on_gpu
 
 
 def main() -> None:
-    reference, samples = some(REAL, 0), some(GENERATED, 100)
+    reference, samples = random_features(REAL, 0), random_features(GENERATED, 100)
     before = peak_gib()
     values = {"ours": precision_recall(samples, reference, NEIGHBOR)}
     beyond = peak_gib() - before
@@ -81,9 +81,9 @@ def main() -> None:
         values["other"] = by_numpy(samples, reference)
 
     compare("precision and recall, 10,000 × 50,000", ours, other, repeat=1, target=1.9)
-    note(f"beyond the features ours took {beyond:.2f} GiB, limit {LIMIT_GIB}")
-    apart = max(abs(a - b) for a, b in zip(values["ours"], values["other"], strict=True))
-    note(f"values apart by {apart:.1e}: the other compares in half precision")
+    note(f"peak memory of ours without the features: {beyond:.2f} GiB, limit {LIMIT_GIB}")
+    difference = max(abs(a - b) for a, b in zip(values["ours"], values["other"], strict=True))
+    note(f"largest difference {difference:.1e}; the other compares distances in half precision")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Features a second against clean-fid's own way, in one process: its loader, its resizer and the same network.
+"""Features per second against clean-fid's loader and resizer with the same network, in one process.
 
     python -m bench.measure
 
-Both start from a folder of PNGs and from the network's file, which they load anew. Ours also hashes the pictures and
-the network, checks the features and writes them to the disk. The loader of the other makes batches of 32, clean-fid's
-number, without workers; ours has one thread a core, and the other's operations share the same cores.
+Both start from a folder of PNGs and load the network from its file. Ours also hashes images and network, checks the
+features and writes them to disk. clean-fid's loader runs with its default batch of 32 and without workers. Ours decodes
+in one thread per core; clean-fid's tensor operations use the same cores.
 """
 
 import tempfile
@@ -19,12 +19,12 @@ from diffit.data import images
 from diffit.measure import measure
 
 SHARED = Path("../shared/data/imagenet_sample")
-SIZES = {32: 64, 256: 64}  # how many images at each resolution
+SIZES = {32: 64, 256: 64}  # number of images by resolution
 REPEAT = 3
 
 
 def write_pictures(folder: Path, size: int, count: int) -> str:
-    """Write ``count`` PNGs of ``size``×``size`` and say what they are."""
+    """Write ``count`` PNGs of ``size``×``size`` pixels and return a description of them."""
     folder.mkdir()
     paths = sorted(SHARED.rglob("*.JPEG"))[:count]
     crops = [images.center_crop(images.decode(path, path.name), size) for path in paths]
@@ -36,7 +36,7 @@ def write_pictures(folder: Path, size: int, count: int) -> str:
 
 
 def cleanfid(folder: Path, network: Path) -> np.ndarray:
-    """The features as clean-fid's ``get_folder_features`` makes them, float32 [n, 2048]."""
+    """The features of clean-fid's ``get_folder_features``, float32 [n, 2048]."""
     from cleanfid.fid import get_folder_features
 
     script = torch.jit.load(network / "inception.pt").eval().to(device())
@@ -63,7 +63,7 @@ def main() -> None:
             folder, out = root / str(size), root / f"{size}-features" / "0-of-1.npz"
             what = write_pictures(folder, size, count)
             us, them = ours(folder, root / "network", out), cleanfid(folder, root / "network")
-            assert np.linalg.norm(us - them) < 1e-4 * np.linalg.norm(them), "the ways give different features"
+            assert np.linalg.norm(us - them) < 1e-4 * np.linalg.norm(them), "the features differ"
             compare(
                 f"features, {count} {what} at {size}×{size}",
                 lambda folder=folder, out=out: ours(folder, root / "network", out),

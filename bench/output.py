@@ -1,9 +1,9 @@
-"""Output of generated images: a tar of raw arrays, as sample writes it, against one PNG file an image.
+"""Output of generated images: a tar of raw arrays against one PNG file per image.
 
     python -m bench.output
 
-Both ways write the images and read them back. Ours hashes the tar, verifies it, indexes it and waits until it is on
-the disk; the PNG files do none of that. Their cost is compression, by the pixel, so small images gain less.
+Both write the images and read them back. Ours also hashes, verifies and indexes the tar and waits until it is on disk.
+The cost of PNG files is compression per pixel, so the gain is smaller for small images.
 """
 
 import itertools
@@ -21,14 +21,14 @@ from diffit.store.manifest import gather, read_images
 from diffit.store.members import encode_npy
 
 SHARED = Path("../shared/data")
-SIZES = {64: (2048, None), 256: (256, 20)}  # how many images at each resolution, and the ratio aimed at
+SIZES = {64: (2048, None), 256: (256, 20)}  # by resolution: number of images and target ratio
 
 
 def pictures(size: int, count: int) -> tuple[str, np.ndarray]:
-    """What the pictures are, and ``count`` of them, uint8 [count, size, size, 3]."""
+    """A description of the images and ``count`` of them, uint8 [count, size, size, 3]."""
     paths = sorted((SHARED / "imagenet_sample").rglob("*.JPEG"))
     if not paths:
-        # Smoothed noise: noise alone would not compress at all.
+        # Smoothed, because white noise does not compress.
         noise = np.random.default_rng(0).integers(0, 256, (count, size // 4, size // 4, 3), dtype=np.uint8)
         enlarged = [np.asarray(Image.fromarray(small).resize((size, size))) for small in noise]
         return "smoothed noise", np.stack(enlarged)
@@ -37,7 +37,7 @@ def pictures(size: int, count: int) -> tuple[str, np.ndarray]:
 
 
 def as_tar(pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Write and read back as sample and measure do."""
+    """Write and read back a tar as sample and measure do."""
     samples = ((f"{seed:08d}", {"npy": encode_npy(image), "cls": b"0"}) for seed, image in enumerate(pixels))
     tars.write_tar(path, samples)
     gather(path.parent, 1)
@@ -45,7 +45,7 @@ def as_tar(pixels: np.ndarray, path: Path) -> np.ndarray:
 
 
 def as_png(pixels: np.ndarray, folder: Path) -> np.ndarray:
-    """One PNG a seed, as EDM's and DiT's sampling scripts write them, then read back."""
+    """Write and read back one PNG per seed, as EDM's and DiT's sampling scripts do."""
     folder.mkdir()
     paths = [folder / f"{seed:06d}.png" for seed in range(len(pixels))]
     for path, image in zip(paths, pixels, strict=True):
@@ -54,7 +54,7 @@ def as_png(pixels: np.ndarray, folder: Path) -> np.ndarray:
 
 
 def row(pixels: np.ndarray, what: str, target: float | None, folder: Path) -> None:
-    """Compare on these images; every call writes to a place of its own, as overwriting costs more."""
+    """Compare on these images; every call writes to a new folder, because overwriting is slower."""
     count, size = pixels.shape[:2]
     number = itertools.count()
 

@@ -1,11 +1,11 @@
-"""How the scores answer to real images: CIFAR-10's training images against its test images, and against damaged ones.
+"""How scores respond to real and to damaged images of CIFAR-10.
 
     python -m bench.quality [--images N] [--out docs]
 
-Takes the pictures of ``../shared/data/cifar10_jpeg.zip``. The first N of ``train``, classes in turn, are the real
-images; N of ``test`` are compared with them under every protocol. Then N / 5 of ``test`` are blurred, given noise,
-compressed as JPEG, or robbed of classes, in three steps each, and compared under ``adm`` at equal counts. Writes a
-table and a plot; an hour on two cores does for N = 2,500.
+The images are those of ``../shared/data/cifar10_jpeg.zip``. First, N test images are compared with N training images
+under every protocol. Then N / 5 test images are damaged in three steps (blur, noise, JPEG compression, fewer classes)
+and compared with as many other test images under ``adm``. Writes a table and a plot. N = 2,500 takes an hour on two
+cores.
 """
 
 import argparse
@@ -34,11 +34,11 @@ METRICS = ("fid", "sfid", "precision", "recall")
 
 @dataclass(frozen=True)
 class Damage:
-    """One way to spoil pictures, in steps that grow."""
+    """One kind of damage in steps of increasing strength."""
 
     name: str
     steps: tuple[float, ...]
-    spoil: Callable[[Image.Image, float, np.random.Generator], Image.Image]
+    apply: Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
 def blur(image: Image.Image, radius: float, _) -> Image.Image:
@@ -65,7 +65,7 @@ KEPT_CLASSES = (8, 5, 2)
 
 
 class Pictures:
-    """Pictures of one part of the archive, the classes in turn."""
+    """Images of one part of the archive (``train`` or ``test``), cycling through the classes."""
 
     def __init__(self, archive: Path, part: str):
         self._zip = zipfile.ZipFile(archive)
@@ -76,7 +76,7 @@ class Pictures:
         self._names = list(by_class.values())
 
     def take(self, count: int, first: int = 0, classes: int = CLASSES) -> list[Image.Image]:
-        """``count`` pictures of the first ``classes`` classes, from the ``first`` of each on."""
+        """``count`` images of the first ``classes`` classes, starting with image ``first`` of each class."""
         names = [self._names[i % classes][first + i // classes] for i in range(count)]
         return [Image.open(io.BytesIO(self._zip.read(name))).convert("RGB") for name in names]
 
@@ -94,7 +94,7 @@ def values(samples: Path, real, protocol: str, network: Path, scratch: Path) -> 
 
 
 def compare_parts(archive: Path, count: int, network: Path, scratch: Path) -> pd.DataFrame:
-    """Every score of ``count`` test images against as many training images, one row a protocol and metric."""
+    """All scores of ``count`` test images against as many training images, one row per protocol and metric."""
     train = write(scratch / "train", Pictures(archive, "train").take(count))
     test = write(scratch / "test", Pictures(archive, "test").take(count))
     rows = []
@@ -107,30 +107,30 @@ def compare_parts(archive: Path, count: int, network: Path, scratch: Path) -> pd
 
 
 def compare_damages(archive: Path, count: int, network: Path, scratch: Path) -> pd.DataFrame:
-    """adm's scores of ``count`` test images against as many others, unharmed and spoilt, one row a step."""
+    """Scores under ``adm`` of ``count`` original and damaged test images against as many others, one row per step."""
     pictures, generator = Pictures(archive, "test"), np.random.default_rng(0)
     real = write(scratch / "real", pictures.take(count, first=500))
     real = reference_of(real, "adm", network, scratch / "real adm")
     whole = pictures.take(count)
-    sets = [("unharmed", 0.0, whole)]
+    sets = [("undamaged", 0.0, whole)]
     for damage in DAMAGES:
-        sets += [(damage.name, step, [damage.spoil(p, step, generator) for p in whole]) for step in damage.steps]
+        sets += [(damage.name, step, [damage.apply(p, step, generator) for p in whole]) for step in damage.steps]
     sets += [("classes left", kept, pictures.take(count, classes=kept)) for kept in KEPT_CLASSES]
     rows = []
-    for number, (name, step, spoilt) in enumerate(sets):
-        folder = write(scratch / f"set {number}", spoilt)
+    for number, (name, step, damaged) in enumerate(sets):
+        folder = write(scratch / f"set {number}", damaged)
         found = values(folder, real, "adm", network, scratch / f"set {number} adm")
         rows.append([name, step, *(found[metric]["value"] for metric in METRICS)])
     return pd.DataFrame(rows, columns=["what", "step", *METRICS])
 
 
 def draw(frame: pd.DataFrame, out: Path) -> None:
-    """Each score against the steps of each damage; step 0 is the unharmed set."""
+    """Plot each score against the steps of each damage; step 0 is the undamaged set."""
     figure, axes = plt.subplots(1, len(METRICS), figsize=(14, 3.4), layout="constrained")
-    unharmed = frame[frame["what"] == "unharmed"]
+    undamaged = frame[frame["what"] == "undamaged"]
     for axis, metric in zip(axes, METRICS, strict=True):
-        for what, rows in frame[frame["what"] != "unharmed"].groupby("what", sort=False):
-            axis.plot(range(len(rows) + 1), [*unharmed[metric], *rows[metric]], marker="o", label=what)
+        for what, rows in frame[frame["what"] != "undamaged"].groupby("what", sort=False):
+            axis.plot(range(len(rows) + 1), [*undamaged[metric], *rows[metric]], marker="o", label=what)
         axis.set(title=metric, xlabel="step", xticks=range(4), yscale="log" if "fid" in metric else "linear")
     axes[0].legend(fontsize="x-small")
     with files.atomic(out) as temporary:
@@ -151,14 +151,14 @@ def main() -> None:
         damages = compare_damages(SHARED, few, network, scratch)
     draw(damages, arguments.out / "quality.png")
     text = (
-        "# What the scores say of real images\n\n"
-        f"Made by `python -m bench.quality --images {arguments.images}` from CIFAR-10 as JPEG files.\n\n"
+        "# Scores of real images\n\n"
+        f"Generated by `python -m bench.quality --images {arguments.images}` from CIFAR-10 as JPEG files.\n\n"
         "## Training against test images\n\n"
         f"{parts.to_markdown(index=False, disable_numparse=True)}\n\n"
-        "Where the value is –, the network of the wheel has no classes.\n\n"
+        "A value is – if the Inception network from the wheel has no classes.\n\n"
         "## Damaged images\n\n"
-        f"{few} test images against {few} others under `adm`, unharmed and spoilt. FIDs of so few images are biased: "
-        "they compare with each other alone.\n\n"
+        f"{few} undamaged or damaged test images against {few} others under `adm`. FIDs of so few images are biased; "
+        "compare them only with each other.\n\n"
         f"{damages.to_markdown(index=False, floatfmt='.4g')}\n\n"
         "![scores against steps](quality.png)\n"
     )

@@ -126,7 +126,8 @@ class Deviation:
         right = classifier.score(self.expected[:, 0].flatten(1).cpu().numpy(), self.labels.cpu().numpy())
         unguided = Sampling({"kind": "none"}, REAL_STEPS).ours(toy, self.labels, torch.float32)
         note(
-            f"small network: {right:.0%} of the digits have the right class; without guidance {self._difference(unguided)}"
+            f"small network: {right:.0%} of the digits have the right class; "
+            f"without guidance {self._difference(unguided)}"
         )
 
     def report(self, precision: torch.dtype, tolerance: float) -> None:

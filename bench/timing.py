@@ -39,14 +39,15 @@ def compare(
     _seconds(ours, prepare)
     times = [tuple(_seconds(function, prepare) for function in functions) for _ in range(repeat)]
     our_time, other_time = (median(column) for column in zip(*times, strict=True))
+    ratio = other_time / our_time
     ratios = [other_seconds / our_seconds for our_seconds, other_seconds in times]
     spread = f"({_ratio(min(ratios))} to {_ratio(max(ratios))})" if repeat > 1 else ""
-    goal = f"target {target:g} {'reached' if other_time / our_time >= target else 'MISSED'}" if target else ""
-    row = f"{name:<44} ours {_shown(our_time, images)}   other {_shown(other_time, images)}   ratio {_ratio(other_time / our_time):>6}"
+    goal = f"target {target:g} {'reached' if ratio >= target else 'MISSED'}" if target else ""
+    row = f"{name:<44} ours {_shown(our_time, images)}   other {_shown(other_time, images)}   ratio {_ratio(ratio):>6}"
     print(f"{row} {spread:<16} {goal}".rstrip(), flush=True)
     if flops and (peak := _peak_flops()):
         note(f"ours: MFU {flops / our_time / peak:.1%} of {peak / 1e12:g} TFLOP/s on {torch.cuda.get_device_name()}")
-    return other_time / our_time
+    return ratio
 
 
 def note(text: str) -> None:

@@ -1,13 +1,13 @@
-"""A training step of the latent network as training takes it, against the plain recipe of DiT's training script.
+"""A training step of the latent network: our trainer against the recipe of DiT's training script.
 
     python -m bench.training
 
-Ours is the trainer itself: bfloat16 autocast, fused AdamW, the norm of the gradient that it watches, EMA in one call.
-The other way: float32, AdamW as torch gives it when nothing else is asked for, and a Python loop over the parameters
-for the EMA. Network, loss, latents and draws are the same.
+Ours is the trainer itself: bfloat16 autocast, fused AdamW, the gradient norm, and the EMA update in one call. The other
+uses float32, torch's default AdamW, and a Python loop over the parameters for the EMA. Network, loss, latents and
+random values are the same.
 
-The batch is small, and except on a GPU the depth is cut, so that a step takes seconds: the share of optimizer and EMA,
-which do not grow with the batch, is larger than in a real step, that of the passes smaller.
+The batch is small and, on CPUs, the network has fewer blocks, so that a step takes seconds. Optimizer and EMA, whose
+cost does not depend on the batch, therefore have a larger share of the step than in real training.
 """
 
 import copy
@@ -20,11 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.network import DEPTH, DEVICE, latent, operations
+from bench.network import DEPTH, DEVICE, forward_flops, latent
 from bench.timing import compare, note
-from diffit import process, train
+from diffit import process
 from diffit.training import ranks
 from diffit.training.ema import decay
+from diffit.training.task import Machine
+from diffit.training.trainer import Trainer
 
 RESOLUTION = 256
 BATCH = 32 if DEVICE.type == "cuda" else 4
@@ -43,7 +45,7 @@ SETTINGS = {
 
 
 def batch(shape: tuple[int, ...], classes: int) -> dict[str, Tensor]:
-    """Latents, labels and draws as the reader gives them; random ones, which cost the same as any."""
+    """A batch as the loader delivers it, with random latents and labels."""
     rng = np.random.default_rng(0)
     draws = [process.build(PROCESS).draw(rng, shape) for _ in range(BATCH)]
     drawn = {name: torch.from_numpy(np.stack([draw[name] for draw in draws])) for name in draws[0]}
@@ -52,14 +54,14 @@ def batch(shape: tuple[int, ...], classes: int) -> dict[str, Tensor]:
 
 
 class Ours:
-    """The trainer, given the same batch again and again."""
+    """The trainer with the same batch in every step."""
 
     def __init__(self, net: nn.Module, content: dict[str, Tensor], folder: Path):
         identity = {
             "net": {"kind": "latent", **asdict(net.config)}, "process": PROCESS, "training": SETTINGS, "seed": 0
         }  # fmt: skip
-        machine = train.Machine(None, 0, compile=False, gradient_checkpointing=False, checkpoint_minutes=0)
-        self.trainer = train.Trainer(ranks.Rank(0, 1, DEVICE), identity, folder, machine)
+        machine = Machine(None, 0, compile=False, gradient_checkpointing=False, checkpoint_minutes=0)
+        self.trainer = Trainer(ranks.Rank(0, 1, DEVICE), identity, folder, machine)
         self.trainer.net.load_state_dict(net.state_dict())
         self.batches = (dict(content) for _ in itertools.repeat(None))
         self.numbers = itertools.count()
@@ -72,7 +74,7 @@ class Ours:
 
 
 class Plain:
-    """The recipe, one line after another."""
+    """The recipe of DiT's training script."""
 
     def __init__(self, net: nn.Module, content: dict[str, Tensor]):
         self.net, self.average = copy.deepcopy(net), copy.deepcopy(net).requires_grad_(False)
@@ -103,8 +105,8 @@ def main() -> None:
         ours, plain = Ours(net, content, Path(folder)), Plain(net, content)
         losses = f"loss of the first step {ours.step():.4f} and {plain.step():.4f}"
         name = f"training step, {RESOLUTION}×{RESOLUTION}, depth {DEPTH}, batch of {BATCH}"
-        # Backward passes cost twice their forward pass.
-        compare(name, ours.step, plain.step, 7, 1.6, operations=3 * BATCH * operations(config))
+        # A backward pass has twice the FLOPs of the forward pass.
+        compare(name, ours.step, plain.step, 7, 1.6, flops=3 * BATCH * forward_flops(config))
         note(losses)
 
 

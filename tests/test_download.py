@@ -1,4 +1,4 @@
-"""download: what it fetches is verified, what it lists is complete, and every mistake is one sentence."""
+"""download: fetched files are verified, listings are complete, and every mistake is one sentence."""
 
 import hashlib
 import io

@@ -27,7 +27,7 @@ SAMPLER = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A milestone of a network with random weights: its images differ from each other as a trained one's do."""
+    """A milestone with random weights, so that its images differ from each other."""
     torch.manual_seed(0)
     net_spec = {
         "kind": "ushaped", "width": 16, "multipliers": [1, 2], "blocks": 1, "window": 4, "head_dim": 8, "mlp_ratio": 2,
@@ -66,7 +66,7 @@ def test_the_number_of_shards_changes_no_bit(trained, tmp_path, s_churn):
         assert all(np.array_equal(cut[key], whole[key]) for key in whole)
 
 
-def test_processes_side_by_side_change_no_bit(trained, tmp_path):
+def test_parallel_processes_change_no_bit(trained, tmp_path):
     whole = make(trained, tmp_path / "whole", 1)
     command = [sys.executable, "-m", "diffit.sample", json.dumps(SAMPLER), str(trained)]
     folder = tmp_path / "side by side"
@@ -77,7 +77,7 @@ def test_processes_side_by_side_change_no_bit(trained, tmp_path):
     assert all(np.array_equal(side_by_side[key], whole[key]) for key in whole)
 
 
-def test_an_image_depends_on_its_seed_and_not_on_the_range_that_was_asked_for(trained, tmp_path):
+def test_an_image_depends_only_on_its_seed(trained, tmp_path):
     whole = make(trained, tmp_path / "whole", 1)
     later = make(trained, tmp_path / "later", 2, first_seed=13, images=20)
     assert list(later) == [f"{seed:08d}" for seed in range(13, 33)]
@@ -100,7 +100,7 @@ def test_the_same_shard_made_twice_has_the_same_hash(trained, tmp_path):
     assert hashes[0] == hashes[1]
 
 
-def test_a_killed_shard_leaves_nothing_that_could_be_taken_for_whole(trained, tmp_path):
+def test_a_killed_job_does_not_leave_a_shard(trained, tmp_path):
     spec = json.dumps({**SAMPLER, "images": 5000, "steps": 18})
     out = tmp_path / "out" / "0-of-1.tar"
     process = subprocess.Popen([sys.executable, "-m", "diffit.sample", spec, str(trained), str(out)])
@@ -113,7 +113,7 @@ def test_a_killed_shard_leaves_nothing_that_could_be_taken_for_whole(trained, tm
     assert not out.exists() and not out.with_suffix(".json").exists()
 
 
-def test_the_blocks_of_all_shards_are_each_block_once():
+def test_the_shards_partition_the_blocks():
     for first, images, block, shards in [(0, 50, 8, 3), (13, 20, 8, 2), (0, 50000, 64, 16), (5, 1, 64, 1)]:
         blocks = [b for shard in range(shards) for b in shard_of_blocks(first, images, block, shard, shards)]
         assert blocks == list(range(first // block, (first + images - 1) // block + 1))
@@ -136,6 +136,6 @@ def test_damaged_weights_are_refused_by_name(trained, tmp_path):
         milestone.load(damaged)
 
 
-def test_settings_that_make_no_schedule_are_refused_in_one_sentence(trained, tmp_path):
+def test_invalid_noise_schedules_are_refused(trained, tmp_path):
     with pytest.raises(UserError, match="sigma_min"):
         sample({**SAMPLER, "sigma_min": 90}, trained, tmp_path / "0-of-1.tar")

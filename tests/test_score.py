@@ -1,4 +1,4 @@
-"""Scores of feature folders and of a user's own pictures, and what score refuses."""
+"""Scores of feature folders and of a user's own images, and the mistakes that are refused."""
 
 import json
 import subprocess
@@ -273,7 +273,7 @@ def test_fid_and_kid_of_two_picture_folders_equal_clean_fid(inception, cifar, tm
     ours = by_name(score(samples, Reference.of(data)))
     network = CleanFidNetwork(inception)
     options = {"num_workers": 0, "batch_size": 4, "device": torch.device("cpu"), "verbose": False}
-    with threadpool_limits(1):  # SciPy's root gains nothing from threads and loses much to busy neighbors
+    with threadpool_limits(1):  # SciPy's matrix root is not faster with threads, and slower on a busy machine
         theirs = fid.compute_fid(*map(str, cifar), custom_feat_extractor=network, **options)
     assert ours["fid"]["value"] == pytest.approx(theirs, abs=1e-3)
     values = [each.array("features") for each in (samples, data)]

@@ -11,6 +11,7 @@ from diffit.data.sources import SOURCES
 from diffit.nets import NETWORKS
 from diffit.process import PROCESSES
 from diffit.process.samplers import SAMPLERS
+from diffit.scoring.protocols import PROTOCOLS
 from diffit.weights.vae_shape import known_facts
 
 
@@ -26,7 +27,7 @@ def check(config: dict) -> None:
             _groups(f"vaes.{name}", vae)
     for name, dataset in config["datasets"].items():
         for protocol, other in dataset["references"].items():
-            _reference(f"datasets.{name}.references.{protocol}", dataset, other, config["datasets"])
+            _reference(f"datasets.{name}.references.{protocol}", protocol, dataset, other, config["datasets"])
     for name, run in config["runs"].items():
         place = f"runs.{name}"
         require_defined(f"config: {place}.dataset", run["dataset"], config["datasets"])
@@ -83,15 +84,19 @@ def require_defined(place: str, name: str, defined: Collection[str]) -> None:
         raise UserError(f"{place} names {name!r}, which is not defined; {suggestion(str(name), defined)}")
 
 
-def _reference(place: str, dataset: dict, name: str, datasets: dict) -> None:
+def _reference(place: str, protocol: str, dataset: dict, name: str, datasets: dict) -> None:
     require_defined(f"config: {place}", name, datasets)
     if datasets[name]["resolution"] != dataset["resolution"]:
         raise UserError(
             f"config: {place} names {name!r}, whose resolution is {datasets[name]['resolution']} and not "
             f"{dataset['resolution']}; name one of the same resolution"
         )
-    if datasets[name]["source"] == "adm" and not place.endswith(".adm"):
-        raise UserError(f"config: {place} names {name!r}, whose statistics are those of adm; move it to references.adm")
+    if SOURCES[datasets[name]["source"]].statistics and not PROTOCOLS[protocol].published_statistics:
+        others = " or ".join(f"references.{other}" for other, one in PROTOCOLS.items() if one.published_statistics)
+        raise UserError(
+            f"config: {place} names {name!r}, whose published statistics the protocol {protocol} does not use; move it "
+            f"to {others}"
+        )
 
 
 def _shards(place: str, sampler: dict) -> None:
@@ -129,11 +134,13 @@ def _latents(place: str, run: dict, dataset: dict, vae: dict) -> None:
             f"config: {place}.vae shortens sides by {factor}, which does not divide the resolution "
             f"{resolution} of its data set; choose another resolution or another VAE"
         )
-    if factor and (resolution // factor) % net["patch_size"]:
+    if factor and "patch_size" in net and (resolution // factor) % net["patch_size"]:
         raise UserError(
             f"config: {place}.net.patch_size {net['patch_size']} does not divide the latents' side "
             f"{resolution // factor}; choose one that does"
         )
+    if "hidden_size" not in net:
+        return
     for key, number in [("num_heads", net["num_heads"]), ("the 4 parts of the position table,", 4)]:
         if net["hidden_size"] % number:
             raise UserError(

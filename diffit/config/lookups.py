@@ -259,7 +259,8 @@ def _protocol_facts(protocol: str) -> dict:
     """What the registries say of a protocol that changes its scores."""
     described = PROTOCOLS[protocol]
     facts = {key: value for key, value in vars(described).items() if not callable(value) and key != "source"}
-    return {**facts, "resize": described.resize.__name__, "arrays": [m.takes for m in metrics_of(protocol)]}
+    arrays = sorted({metric.takes for metric in metrics_of(protocol)})
+    return {**facts, "resize": described.resize.__name__, "arrays": arrays}
 
 
 def _scoring_code(module: str, protocol: str) -> str:

@@ -1,4 +1,4 @@
-"""Grids of generated images, as pictures for people."""
+"""Grids of generated images, drawn as one image."""
 
 from itertools import islice
 from pathlib import Path

@@ -78,7 +78,8 @@ class DataSource:
         images: number of images, None if it is known only after the download.
         classes: number of classes, None if it is known only after the download.
         references: whether a data set of this source may be scored against another data set.
-        statistics: whether the archive holds published statistics, which are used instead of measured ones.
+        statistics: whether the archive holds published statistics, which protocols with ``published_statistics`` use
+            instead of measured ones.
         watched: returns the folder whose modification time shows that images were added or removed, None without one.
     """
 

@@ -1,4 +1,4 @@
-"""Scores of real images, spoilt step by step: what a score is for."""
+"""Scores get worse with each step of damage to real images."""
 
 import pytest
 
@@ -8,17 +8,17 @@ COUNT = 300
 
 
 @pytest.mark.slow
-def test_scores_of_real_images_answer_to_damage_step_by_step(shared_data, inception, tmp_path):
+def test_scores_of_real_images_get_worse_with_each_step_of_damage(shared_data, inception, tmp_path):
     frame = compare_damages(shared_data / "cifar10_jpeg.zip", COUNT, inception, tmp_path)
-    unharmed = frame[frame["what"] == "unharmed"].iloc[0]
+    undamaged = frame[frame["what"] == "undamaged"].iloc[0]
 
     def steps(what: str, metric: str) -> list[float]:
-        return [unharmed[metric], *frame[frame["what"] == what][metric]]
+        return [undamaged[metric], *frame[frame["what"] == what][metric]]
 
     for damage in DAMAGES:
         values = steps(damage.name, "fid")
         assert values == sorted(values) and values[-1] > 1.5 * values[0], (damage.name, values)
-        # So few images hardly tell their spatial features apart, but for the strongest damage.
+        # With so few images, spatial features distinguish only the strongest damage.
         assert steps(damage.name, "sfid")[-1] > steps(damage.name, "sfid")[0]
     noisy = steps(DAMAGES[1].name, "precision")
     assert noisy == sorted(noisy, reverse=True) and noisy[-1] < noisy[0] / 2, noisy

@@ -235,7 +235,7 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("datasets.photos", IMAGENET | {"references": {"adm": "digit"}}, "references.adm names 'digit', which is not"),
         ("datasets.photos", IMAGENET | {"references": {"adm": "digits"}}, "whose resolution is 8 and not 256; name"),
         ("datasets.photos", {"source": "adm", "resolution": 256, "shards": 1, "labels": True}, "labels: False was"),
-        ("datasets.digits.references", {"clean": "batch"}, "whose statistics are those of adm; move it to references"),
+        ("datasets.digits.references", {"clean": "batch"}, "protocol clean does not use; move it to references.adm"),
         ("runs.digits.protocols", ["fid"], "config: runs.digits.protocols.0: 'fid' is not one of"),
         ("runs.digits.protocols", [], "config: runs.digits.protocols: [] should be non-empty"),
         ("runs.digits.paper", {"fid": 2, "protocol": "edm", "source": "T"}, "protocol 'edm', which is not among the"),

@@ -1,4 +1,4 @@
-"""A user's own pictures: the same ones as a folder, a tar and an npz file, and what is refused."""
+"""A user's own images: equal as a folder, a tar and an npz file; other files are refused."""
 
 import tarfile
 from pathlib import Path

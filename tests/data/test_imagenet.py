@@ -35,7 +35,7 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def sample(shared_data: Path) -> Path:
-    """One real picture of each of 141 classes, in ILSVRC's layout: the folder above ``train``."""
+    """One real image of each of 141 classes, in the layout of ILSVRC: the folder that contains ``train``."""
     return shared_data / "imagenet_sample"
 
 
@@ -340,7 +340,7 @@ def test_without_a_token_it_says_what_to_do_before_any_network(tmp_path: Path):
     ended = ask(tmp_path / "out", HF_ENDPOINT="http://127.0.0.1:9")
     assert ended.returncode == 1 and ended.stderr.count("\n") == 1
     assert "needs a token" in ended.stderr and "accept the licence on the page of ILSVRC/imagenet-1k" in ended.stderr
-    assert "set HF_TOKEN" in ended.stderr and "under path:" in ended.stderr
+    assert "set HF_TOKEN" in ended.stderr and "set path:" in ended.stderr
 
 
 def test_without_the_licence_it_says_what_to_do(tmp_path: Path):
@@ -353,7 +353,7 @@ def test_without_the_licence_it_says_what_to_do(tmp_path: Path):
 def test_without_a_network_it_says_what_to_do(tmp_path: Path):
     ended = ask(tmp_path / "out", HF_HUB_OFFLINE="1", HF_TOKEN="hf_x")
     assert ended.returncode == 1
-    assert "could not be downloaded" in ended.stderr.splitlines()[-1] and "under path:" in ended.stderr
+    assert "could not be downloaded" in ended.stderr.splitlines()[-1] and "set path:" in ended.stderr
 
 
 def test_the_files_of_the_hub_are_fetched_once_for_all_resolutions(parquet: Path, tmp_path: Path):

@@ -43,7 +43,7 @@ def test_grey_becomes_three_equal_channels(photograph):
 
 @pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
 def test_cmyk_keeps_its_colours(photograph, kind: str):
-    """A JPEG of ours inverts the inks as Adobe does, a TIFF does not; both must come back as the picture."""
+    """CMYK values are inverted in our JPEG, as Adobe does, and not in TIFF; both must decode to the same image."""
     cmyk = photograph.resize((64, 64)).convert("CMYK")
     decoded = images.decode(encoded(cmyk, kind), "cmyk")
     distance = np.abs(np.asarray(decoded, float) - np.asarray(cmyk.convert("RGB"), float)).mean()
@@ -131,7 +131,7 @@ def test_noise_in_a_file_is_a_sentence_or_a_picture(photograph):
                 assert "\n" not in str(error)
 
 
-def test_text_is_no_picture(tmp_path: Path):
+def test_text_is_not_an_image(tmp_path: Path):
     path = tmp_path / "notes.jpg"
     path.write_text("dear diary")
     with pytest.raises(UserError, match=r"notes\.jpg is not a readable image \(no known format\)"):

@@ -175,10 +175,10 @@ def test_missing_commands_of_slurm_are_reported(monkeypatch, tmp_path):
         slurm_site.read()
 
 
-# ------------------------------------------------------------------------------------- packages, disk, supplies
+# ------------------------------------------------------------------------------------ packages, disk, downloads
 
 
-def test_packages_that_are_absent_old_or_others_are_named(tmp_path):
+def test_packages_that_are_missing_or_of_another_version_are_named(tmp_path):
     lock = tmp_path / "requirements.lock"
     lock.write_text("# a comment\nno-such-package==1.0\nnumpy==0.1\n")
     assert [(found.level, found.what.split()[0]) for found in preflight.check_packages(lock)] == [
@@ -196,14 +196,14 @@ def test_a_disk_that_is_too_small_is_wrong(small_disk):
     assert found.level == "warning" and "at least 100 kB" in found.what
 
 
-def test_a_local_disk_is_told_from_a_shared_file_system(tmp_path):
+def test_local_disks_and_shared_file_systems_are_distinguished(tmp_path):
     (tmp_path / "a b").mkdir()
     mounts = f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/a\\040b lustre rw 0 0\n"
     assert levels(preflight.check_file_system(tmp_path / "a b/results", mounts)) == ["ok"]
     assert levels(preflight.check_file_system(tmp_path / "results", mounts)) == ["warning"]
 
 
-def test_what_is_still_to_be_fetched_is_looked_for(tmp_path):
+def test_missing_downloads_are_checked(tmp_path):
     sources = {
         "here": {"source": "folder", "path": str(tmp_path)},
         "gone": {"source": "folder", "path": str(tmp_path / "gone")},
@@ -218,7 +218,7 @@ def test_what_is_still_to_be_fetched_is_looked_for(tmp_path):
     assert levels(downloads.check([], {})) == ["ok"]
 
 
-def test_a_hub_out_of_reach_is_said_with_the_key_for_a_local_copy(monkeypatch):
+def test_an_unreachable_hub_is_reported_with_the_key_for_a_local_copy(monkeypatch):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -227,7 +227,7 @@ def test_a_hub_out_of_reach_is_said_with_the_key_for_a_local_copy(monkeypatch):
     assert found.level == "wrong" and "vaes.ema.path" in found.remedy
 
 
-def test_findings_read_as_one_sentence_and_its_way_out():
+def test_a_result_is_printed_as_a_sentence_with_its_remedy():
     assert str(ok("fine")) == "ok       fine"
     assert str(wrong("bad", "mend it")) == "wrong    bad\n         → mend it"
     assert summary([ok("a"), ok("b"), warning("c", "d")]) == "2 ok, 1 warning, 0 wrong"

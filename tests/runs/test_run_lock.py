@@ -36,7 +36,7 @@ def path(tmp_path):
 
 
 def leave(path, holder: dict, age: float = 0) -> None:
-    """A lock as a holder left it, touched ``age`` seconds ago."""
+    """Write the lock of a holder with a heartbeat ``age`` seconds ago."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(holder))
     then = time.time() - age
@@ -44,7 +44,7 @@ def leave(path, holder: dict, age: float = 0) -> None:
 
 
 def taken(path, **options) -> bool:
-    """Whether the lock is taken within a second."""
+    """Return whether the lock is acquired within a second."""
     deadline = time.monotonic() + 1
     with lock(path, give_up=lambda: time.monotonic() > deadline, **options) as held:
         return held

@@ -1,4 +1,4 @@
-"""The network of the published file: its arrays against its own layers, and files that are none of it."""
+"""The network in the published file: its arrays against its own layers, and files without this network."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ BLOCKS = ["mixed", *(f"mixed_{number}" for number in range(1, 11))]
 
 
 class Other(torch.nn.Module):
-    """A network with layers, and with none of Inception's."""
+    """A network with layers, but without Inception's."""
 
     def __init__(self):
         super().__init__()

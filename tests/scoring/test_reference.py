@@ -1,4 +1,4 @@
-"""References: made once of features in shards, stored, and read again; or ADM's published ones."""
+"""References: made once from feature shards, stored, and read again; or ADM's published ones."""
 
 import dataclasses
 
@@ -88,7 +88,7 @@ def test_a_damaged_or_foreign_reference_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def batch(cifar, tmp_path_factory):
-    """A file in ADM's form: 20 real pictures, and statistics that are nobody's."""
+    """A file in ADM's form: 20 real images, and random statistics."""
     path, rng = tmp_path_factory.mktemp("batch") / "VIRTUAL.npz", np.random.default_rng(0)
     pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(cifar[0].iterdir())[:20]])
     roots = {name: rng.standard_normal((d, d)) / 50 for name, d in [("sigma", 2048), ("sigma_s", 2023)]}

@@ -1,11 +1,11 @@
-"""A real SLURM on one machine, for tests: munge, MariaDB, slurmdbd, slurmctld and two slurmd, in a folder of their own.
+"""A real SLURM cluster on one machine, for tests: munge, MariaDB, slurmdbd, slurmctld and two slurmd in one folder.
 
     python tests/slurm/cluster.py start FOLDER     then: export SLURM_CONF=FOLDER/slurm.conf
     python tests/slurm/cluster.py stop FOLDER
 
-It takes root on a Debian with the packages slurm-wlm, slurmdbd, munge and mariadb-server, and no systemd. Ports are
-free ones and all files lie in FOLDER, so that several clusters run side by side. Nothing of SLURM is replaced; only the
-GPUs are device files that are no GPUs.
+It needs root on a Debian with the packages slurm-wlm, slurmdbd, munge and mariadb-server; systemd is not used. Ports
+are free ones and all files are in FOLDER, so several clusters can run at the same time. All of SLURM is real, except
+that its GPUs are other device files.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from pathlib import Path
 
 COMMANDS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacctmgr")
 ACCOUNT = "project"
-GPUS = 8  # a node
+GPUS = 8  # per node
 USUAL = "/etc/slurm"  # where Debian's SLURM looks for its configuration
 PATIENCE = 60
 
-# Preemption is by partition: a job in `urgent` sends one in `batch` or `brief` back to the queue.
+# Preemption by partition: a job in `urgent` requeues jobs in `batch` and `brief`.
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -93,21 +93,21 @@ PidFile={folder}/slurmdbd.pid
 
 
 def missing() -> str | None:
-    """Why a cluster cannot be started here, or None."""
+    """Return why a cluster cannot be started here; None if it can."""
     if absent := [name for name in COMMANDS if not shutil.which(name, path=_path())]:
-        return f"SLURM is not installed here: no {', '.join(absent)}"
-    return None if os.geteuid() == 0 else "a SLURM of one's own takes root"
+        return f"SLURM is not installed here: {', '.join(absent)} are missing"
+    return None if os.geteuid() == 0 else "starting SLURM requires root"
 
 
 class Cluster:
-    """The daemons in one folder; an instance made for a folder with a running cluster takes it over."""
+    """The daemons of a cluster. An instance for the folder of a running cluster controls that cluster."""
 
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
         self.environment = {**os.environ, "PATH": _path(), "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def start(self) -> None:
-        """Bring up all daemons and the accounting's cluster and account; on any failure stop what runs."""
+        """Start all daemons and create the accounting's cluster and account. On failure, stop everything."""
         self.folder.mkdir(parents=True)
         self.folder.chmod(0o755)
         try:
@@ -130,7 +130,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """End all daemons and whatever jobs left behind; nothing of the cluster runs on."""
+        """Stop all daemons and kill the processes of jobs."""
         for name in ("slurmctld", "slurmd-n1", "slurmd-n2", "slurmdbd", "mariadb", "munge"):
             self._end(name)
         mine = f"SLURM_CONF={self.folder}/slurm.conf".encode()
@@ -140,7 +140,7 @@ class Cluster:
                     os.kill(int(process.name), signal.SIGKILL)
 
     def run(self, *command: str, retry: bool = False) -> str:
-        """What a SLURM command prints. With ``retry``, also while a daemon is not ready yet."""
+        """Run a SLURM command and return its output. With ``retry``, repeat it while a daemon is not ready."""
         deadline = time.monotonic() + PATIENCE * retry
         while True:
             ended = subprocess.run(command, env=self.environment, capture_output=True, text=True)
@@ -152,9 +152,9 @@ class Cluster:
 
     @property
     def _private(self) -> list[str]:
-        """What starts a daemon in a file system where this cluster's configuration stands in SLURM's usual place.
+        """The command prefix that starts a daemon with this cluster's configuration mounted at SLURM's usual place.
 
-        Snakemake's plugin takes SLURM_CONF out of the environment of its jobs, which are the daemon's children.
+        Snakemake's plugin removes SLURM_CONF from the environment of its jobs, which are children of the daemon.
         """
         mount = f'mkdir -p {USUAL} && mount --bind {self.folder} {USUAL} && exec "$@"'
         return ["unshare", "--mount", "sh", "-c", mount, "sh"]
@@ -200,7 +200,7 @@ class Cluster:
         key.chmod(0o600)
         files = {"key-file": key, "pid-file": folder / "pid", "seed-file": folder / "seed", "log-file": folder / "log"}
         options = [f"--{name}={path}" for name, path in files.items()]
-        # The socket lies in a folder that others may read, which munge has to be told to accept.
+        # --force: the folder of the socket is readable by others.
         self._daemon("munge", "munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *options)
         self._wait("munge", (self.folder / "munge.socket").exists)
 

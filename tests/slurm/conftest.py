@@ -1,4 +1,4 @@
-"""A real SLURM for the tests of this folder; see cluster.py."""
+"""The SLURM cluster of these tests, see cluster.py."""
 
 import os
 import signal
@@ -10,7 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from cluster import Cluster, missing
 
-REQUIRED = "DIFFIT_REQUIRE_SLURM"  # set where a skipped test would hide something, as in continuous integration
+REQUIRED = (
+    "DIFFIT_REQUIRE_SLURM"  # set in continuous integration: without SLURM the tests fail instead of being skipped
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -21,14 +23,21 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory):
-    """Two nodes, each with device files for four A100s, in partitions batch, brief and urgent."""
+    """Two nodes with eight A100s each (device files), in the partitions batch, brief and urgent."""
     if reason := missing():
         (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
-    # A run of the tests that is told to end takes its daemons with it.
-    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("told to end"))
+    # SIGTERM must also stop the daemons.
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated"))
     cluster = Cluster(tmp_path_factory.mktemp("slurm") / "cluster")
     cluster.start()
     try:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture
+def slurm_commands(cluster, monkeypatch):
+    """SLURM's commands in this process use the cluster of these tests."""
+    for name in ("PATH", "SLURM_CONF"):
+        monkeypatch.setenv(name, cluster.environment[name])

@@ -1,4 +1,4 @@
-"""What results cost, by the accounting of a real cluster."""
+"""The costs of results from the accounting of a real cluster."""
 
 import shlex
 import subprocess
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.places import REPOSITORY
 
 from diffit.planning.accounting import StageJobs, account, ask_sacct, jobs_of_stage, parse_starts
 from diffit.store import files
 from diffit.store.manifest import gather, read_manifest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("slurm_commands")
 
 SEAL = """
 import sys
@@ -38,7 +39,7 @@ def submit(*options: str, command: str, folder: Path) -> str:
 
 
 def wait(*jobs: str) -> None:
-    """Until the accounting knows that the newest start of each job has ended."""
+    """Wait until the accounting knows that the last start of each job has ended."""
     until = time.monotonic() + 90
     while time.monotonic() < until:
         known = parse_starts(ask_sacct(jobs))
@@ -49,22 +50,15 @@ def wait(*jobs: str) -> None:
 
 
 def seal(path: str) -> str:
-    """A shell line that writes a sealed tar."""
+    """Return a shell line that writes a tar with its sidecar."""
     return f"PYTHONPATH={REPOSITORY} {sys.executable} -c {shlex.quote(SEAL)} {path}"
-
-
-@pytest.fixture(autouse=True)
-def here(cluster, monkeypatch):
-    """SLURM's commands in this process reach the test cluster."""
-    for name in ("PATH", "SLURM_CONF"):
-        monkeypatch.setenv(name, cluster.environment[name])
 
 
 def row(frame: pd.DataFrame, stage: str) -> dict:
     return frame.set_index("stage").loc[stage].to_dict()
 
 
-def test_a_stage_of_shards_costs_what_its_jobs_were_given(tmp_path):
+def test_the_cost_of_a_stage_is_the_allocation_of_its_jobs(tmp_path):
     script = f"{seal(f'{tmp_path}/data/0-of-2.tar')}; sleep 3"
     one = submit("--gres=gpu:2", command=script, folder=tmp_path)
     array = submit("--array=7", command=seal(f"{tmp_path}/data/1-of-2.tar"), folder=tmp_path)
@@ -95,7 +89,7 @@ def test_every_start_of_a_requeued_training_counts(tmp_path):
     assert found["gpu_hours"] == pytest.approx(4 * sum(start.hours for start in both)) and both[0].hours * 3600 >= 1
 
 
-def test_an_accounting_that_is_down_leaves_gaps_with_its_reason(cluster):
+def test_an_unavailable_accounting_leaves_gaps_with_the_reason(cluster):
     cluster.stop_slurmdbd()
     try:
         found = row(account([StageJobs("train", ["1"], 0)]), "train")
@@ -105,6 +99,6 @@ def test_an_accounting_that_is_down_leaves_gaps_with_its_reason(cluster):
     assert found["note"].startswith("sacct failed (") and pd.isna(found["gpu_hours"])
 
 
-def test_a_job_that_the_accounting_never_saw_is_a_gap():
+def test_a_job_that_is_unknown_to_the_accounting_is_a_gap():
     found = row(account([StageJobs("train", ["999999"], 0)]), "train")
     assert found["note"] == "sacct does not know job 999999" and pd.isna(found["cpu_hours"])

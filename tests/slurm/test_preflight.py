@@ -1,4 +1,4 @@
-"""Pre-flight on a real cluster: what SLURM says is understood, and a job shows what a node sees."""
+"""Preflight on a real cluster: SLURM's output is parsed, and a test job examines a node."""
 
 import shutil
 import subprocess
@@ -8,28 +8,22 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.places import REPOSITORY
 
 from diffit.planning.checks import cluster, probe_job, slurm_site
 from diffit.planning.checks.slurm_site import JobRequest, Site
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def here(cluster, monkeypatch):
-    """SLURM's commands in this process reach the test cluster."""
-    for name in ("PATH", "SLURM_CONF"):
-        monkeypatch.setenv(name, cluster.environment[name])
+pytestmark = pytest.mark.usefixtures("slurm_commands")
 
 
 @pytest.fixture
-def site() -> Site:
+def site(slurm_commands) -> Site:
     return slurm_site.read()
 
 
 @pytest.fixture
 def request_here(site) -> JobRequest:
-    """A job of one GPU that the cluster can take."""
+    """A request for one GPU that the cluster can fulfil."""
     account = next((each.account for each in site.associations if not each.partition), "")
     return JobRequest(site.partition("")["PartitionName"], account, 1, 1, "", 5)
 
@@ -38,7 +32,7 @@ def levels(findings) -> list[str]:
     return [finding.level for finding in findings]
 
 
-def test_the_cluster_is_understood(site, request_here):
+def test_the_output_of_slurm_is_parsed(site, request_here):
     assert request_here.partition in site.partitions and site.partition("") == site.partitions[request_here.partition]
     nodes = [node for node in site.nodes if node.partition == request_here.partition]
     assert len(nodes) == 2 and all(node.usable and node.count("") > 0 for node in nodes)
@@ -60,13 +54,13 @@ def test_the_cluster_is_understood(site, request_here):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_slurm_refuses_what_the_checks_call_wrong(site, request_here, change, check):
+def test_slurm_refuses_requests_that_the_checks_call_wrong(site, request_here, change, check):
     asked = replace(request_here, **change)
     assert levels(check(site, asked)) == ["wrong"]
     assert levels(cluster.check_submission(asked)) == ["wrong"]
 
 
-def test_a_node_that_is_drained_is_not_counted(site, request_here):
+def test_a_drained_node_is_not_counted(site, request_here):
     node = site.nodes[0].name
     subprocess.run(["scontrol", "update", f"nodename={node}", "state=drain", "reason=test"], check=True)
     try:
@@ -77,7 +71,7 @@ def test_a_node_that_is_drained_is_not_counted(site, request_here):
     assert levels(cluster.check_gpus(drained, replace(request_here, nodes=2))) == ["warning"]
 
 
-# -------------------------------------------------------------------------------------------------------- the probe
+# ----------------------------------------------------------------------------------------------------- the test job
 
 
 def queue() -> str:
@@ -85,11 +79,11 @@ def queue() -> str:
     return subprocess.run(called, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_job_on_a_node_reads_and_writes_the_results_folder(request_here, tmp_path, monkeypatch):
+def test_the_test_job_reads_and_writes_the_results_folder(request_here, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     shared, gpu = probe_job.check(request_here, tmp_path / "results", 60)
     assert shared.level == "ok" and "reads and writes" in shared.what, str(shared)
-    assert gpu.level == "warning" and "torch sees no GPU" in gpu.what  # a device file stands in for it
+    assert gpu.level == "warning" and "torch sees no GPU" in gpu.what  # its GPU is another device file
     assert not list((tmp_path / "results").iterdir()) and not queue()
 
 
@@ -97,14 +91,14 @@ def test_a_job_on_a_node_reads_and_writes_the_results_folder(request_here, tmp_p
     "setup, words",
     [("exit 0", "left nothing"), ("echo no module cuda >&2; exit 3", "failed on its node: no module cuda")],
 )
-def test_a_node_where_nothing_works_is_wrong(request_here, tmp_path, monkeypatch, setup, words):
+def test_a_node_that_cannot_run_the_test_job_is_wrong(request_here, tmp_path, monkeypatch, setup, words):
     monkeypatch.chdir(REPOSITORY)
     (found,) = probe_job.check(replace(request_here, setup=setup), tmp_path, 60)
     assert found.level == "wrong" and words in found.what
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_queue_is_no_reason_to_wait_for_ever(request_here, tmp_path, monkeypatch):
+def test_the_wait_for_a_node_is_limited(request_here, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     partition = request_here.partition
     subprocess.run(["scontrol", "update", f"partitionname={partition}", "state=down"], check=True)
@@ -143,7 +137,7 @@ def preflight(folder: Path, profile: Path, *options: str) -> subprocess.Complete
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
 
-def test_the_command_says_all_of_it_and_fails_where_something_is_wrong(request_here, tmp_path):
+def test_the_command_reports_all_checks_and_fails_if_something_is_wrong(request_here, tmp_path):
     (tmp_path / "work").mkdir()
     shutil.copy(REPOSITORY / "config.yaml", tmp_path / "work")
     ended = preflight(tmp_path / "work", write_profile(tmp_path / "right", request_here))

@@ -1,4 +1,4 @@
-"""The workflow on a real SLURM by its literal command: what it submits, and what happens when things go wrong."""
+"""The workflow on a real SLURM cluster: the jobs that it submits, and its behaviour after failures."""
 
 import csv
 import json
@@ -14,15 +14,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.places import REPOSITORY
+from helpers.waiting import wait_until
 from helpers.workflow import tiny_config, write_pictures
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RESULT = "results/tiny_fid.csv"
 SECONDS = 400
 
 
 class Site:
-    """A clone as its owner has it on a cluster: with the account, the partition and the GPUs that there are."""
+    """A clone of the repository whose profile is adapted to the cluster."""
 
     def __init__(self, cluster, folder: Path):
         self.cluster, self.folder = cluster, folder
@@ -43,7 +44,7 @@ class Site:
         )
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        """Run the command to its end; returns what it said."""
+        """Run the command to its end and return its messages."""
         before = len(self.said())
         process = self.start(*arguments)
         try:
@@ -66,7 +67,7 @@ class Site:
         path.write_text(yaml.safe_dump(values, sort_keys=False))
 
     def jobs(self) -> list[dict]:
-        """All jobs that were ever submitted from this folder, by the accounting."""
+        """Return all jobs that were submitted from this folder, from the accounting."""
         columns = ["JobID", "JobName", "State", "AllocTRES", "Comment", "WorkDir"]
         said = self.cluster.run(
             "sacct", "--allocations", "--noheader", "--parsable2", "--starttime=now-1day", "--allusers",
@@ -76,7 +77,7 @@ class Site:
         return [row for row in rows if row["WorkDir"] == str(self.folder)]
 
     def stages(self, after: int = 0) -> Counter:
-        """How many of these jobs each rule has, of those after the first ``after``."""
+        """Count the jobs of each rule, without the first ``after`` jobs."""
         jobs = self.jobs()[after:]
         return Counter("train" if job["JobName"].startswith("diffit-") else _rule(job["Comment"]) for job in jobs)
 
@@ -89,16 +90,9 @@ def _rule(comment: str) -> str:
     return re.match(r"rule_(\w+?)(_wildcards_.*)?$", comment)[1]
 
 
-def wait_until(holds, what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.2)
-
-
 @pytest.fixture(scope="session")
 def clone(cluster, inception, tmp_path_factory) -> Site:
-    """A fresh clone with a small configuration, and with its owner's account and partition."""
+    """A new clone with a small configuration and the profile of the cluster."""
     folder = tmp_path_factory.mktemp("cluster") / "clone"
     names = subprocess.run(
         ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -130,14 +124,14 @@ def clone(cluster, inception, tmp_path_factory) -> Site:
 
 @pytest.fixture(scope="session")
 def done(clone) -> Site:
-    """The literal command, run once."""
+    """The clone after one run of the documented command."""
     clone.run(RESULT)
     return clone
 
 
 @pytest.fixture
 def fork(done, tmp_path) -> Site:
-    """A copy of the clone with its results, to change."""
+    """A copy of the clone with its results, for changes."""
     shutil.copytree(done.folder, tmp_path / "clone", symlinks=True)
     site = Site(done.cluster, tmp_path / "clone")
     yield site
@@ -146,7 +140,7 @@ def fork(done, tmp_path) -> Site:
 
 
 def shards(count: int):
-    """Another sampler of so many shards, as an edit of the configuration."""
+    """Return an edit of the configuration: another sampler with this number of shards."""
 
     def change(config: dict) -> None:
         config["samplers"]["short"] |= {"images": 8 * count, "shards": count, "steps": 3}
@@ -154,7 +148,7 @@ def shards(count: int):
     return change
 
 
-def test_the_literal_command_makes_the_table_with_a_job_for_each_stage(done):
+def test_the_documented_command_makes_the_table_with_jobs_for_each_stage(done):
     rows = list(csv.DictReader((done.folder / RESULT).open()))
     assert float(next(row["value"] for row in rows if row["metric"] == "fid")) > 0
     assert done.stages() == {
@@ -171,20 +165,20 @@ def test_the_literal_command_makes_the_table_with_a_job_for_each_stage(done):
     assert not done.queue()
 
 
-def test_the_result_says_what_each_stage_cost(done):
+def test_the_result_has_a_table_of_costs(done):
     rows = {row["stage"]: row for row in csv.DictReader((done.folder / "results/tiny_cost.csv").open())}
     assert {"train", "sample", "measure"} <= rows.keys()
     for stage in ("train", "sample", "measure"):
         assert float(rows[stage]["gpu_hours"]) > 0, rows[stage]
 
 
-def test_nothing_is_submitted_where_nothing_changed(done):
+def test_nothing_is_submitted_if_nothing_changed(done):
     before = len(done.jobs())
     assert "Nothing to be done" in done.run(RESULT)
     assert len(done.jobs()) == before
 
 
-def test_an_edit_of_the_sampler_submits_what_depends_on_it_and_more_shards_than_jobs_all_come(fork):
+def test_an_edit_of_the_sampler_submits_its_dependents_also_with_more_shards_than_jobs(fork):
     fork.edit("config.yaml", shards(5))
     fork.run("--jobs", "2", RESULT)
     assert fork.stages() == {"sample": 5, "measure": 5, "score": 1, "tabulate": 1}
@@ -192,7 +186,7 @@ def test_an_edit_of_the_sampler_submits_what_depends_on_it_and_more_shards_than_
     assert manifest["count"] == 40 and not fork.queue()
 
 
-def test_shards_go_as_an_array_where_that_is_asked_for(fork):
+def test_shards_can_be_submitted_as_an_array(fork):
     fork.edit("config.yaml", shards(3))
     fork.run("--slurm-array-jobs=sample,measure", RESULT)
     (array,) = {job["JobID"].partition("_")[0] for job in fork.jobs() if _rule(job["Comment"]) == "sample"}
@@ -202,14 +196,14 @@ def test_shards_go_as_an_array_where_that_is_asked_for(fork):
     assert fork.stages() == {"sample": 3, "measure": 3, "score": 1, "tabulate": 1}
 
 
-def test_arrays_that_would_wait_forever_are_refused_in_one_sentence(fork):
+def test_arrays_that_would_wait_forever_are_refused_in_one_line(fork):
     fork.edit("config.yaml", shards(5))
     said = fork.run("--jobs", "2", "--slurm-array-jobs=sample", RESULT, status=1)
     assert "error: --slurm-array-jobs with 5 jobs of sample and --jobs 2 would wait forever" in said
     assert not fork.jobs()
 
 
-def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know_of(fork):
+def test_jobs_of_a_killed_snakemake_are_cancelled_by_the_next_one(fork):
     fork.edit("config.yaml", shards(4))
     head = fork.start(RESULT)
     wait_until(lambda: len([line for line in fork.queue() if "|RUNNING|" in line]) >= 2, "two shards sampled at a time")
@@ -222,7 +216,7 @@ def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know
     states = {job["JobID"]: job["State"].split()[0] for job in fork.jobs()}
     assert {states[job] for job in orphans} <= {"CANCELLED", "COMPLETED"}
     again = Counter(_rule(job["Comment"]) for job in fork.jobs() if job["JobID"] not in orphans)
-    # A shard that was ready before it could be cancelled may stay.
+    # A shard that was finished before it could be cancelled may be kept.
     assert sum(states[job] == "CANCELLED" for job in orphans) <= again.pop("sample") <= 4
     assert again == {"measure": 4, "score": 1, "tabulate": 1}
     assert {states[job] for job in states.keys() - orphans} == {"COMPLETED"}
@@ -230,7 +224,7 @@ def test_a_head_killed_in_sampling_leaves_no_job_that_the_next_one_does_not_know
     assert not fork.queue()
 
 
-def test_controller_and_accounting_may_be_away_for_a_while(fork):
+def test_controller_and_accounting_may_be_unavailable_for_a_while(fork):
     fork.edit("config.yaml", shards(2))
     head = fork.start(RESULT)
     wait_until(fork.queue, "a job in the queue")
@@ -244,18 +238,18 @@ def test_controller_and_accounting_may_be_away_for_a_while(fork):
     assert not fork.queue()
 
 
-def test_gpus_that_no_node_has_end_in_one_clear_error(fork):
+def test_gpus_that_no_node_has_give_one_clear_error(fork):
     fork.edit("config.yaml", shards(2))
     fork.edit("profiles/slurm/config.yaml", lambda profile: profile["set-resources"]["sample"].update(gpu=99))
     said = fork.run("--retries", "0", RESULT, status=1)
     assert "Requested node configuration is not available" in said
     assert not fork.queue()
-    # The accounting may keep a note of what was refused, as failed.
+    # The accounting may record refused jobs as failed.
     assert {job["State"] for job in fork.jobs()} <= {"FAILED"}
 
 
-def test_all_that_is_configured_resolves_on_the_cluster(tmp_path):
-    """With the real configuration and profile; how long it takes is printed, and is no part of the test."""
+def test_a_dry_run_of_all_results_works_with_the_profile(tmp_path):
+    """Dry run with the real configuration and profile. Its duration is printed only."""
     began = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-m", "snakemake", "--profile", "slurm", "--dry-run", "--printshellcmds",

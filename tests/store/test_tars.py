@@ -102,7 +102,7 @@ def test_a_damaged_shard_is_refused_before_its_first_sample(shard: Path, damage:
 
 
 def test_a_cut_that_the_sidecar_vouches_for_is_caught_by_the_count(shard: Path):
-    """WebDataset alone reads such a tar to its end without a word; so does Python's tarfile."""
+    """WebDataset itself reads this tar to its end without an error; so does Python's tarfile."""
     cut_at_a_member(shard)
     reseal(shard, count=20)
     with pytest.raises(UserError, match="holds 10 samples instead of 20"):
@@ -128,7 +128,7 @@ def test_a_damaged_header_that_the_sidecar_vouches_for_is_caught(shard: Path):
         ("cls", b"two", "cannot be decoded"),
     ],
 )
-def test_members_that_nobody_should_decode_are_refused(tmp_path: Path, extension, data, sentence):
+def test_members_that_cannot_be_decoded_safely_are_refused(tmp_path: Path, extension, data, sentence):
     path = tmp_path / "0-of-1.tar"
     with path.open("wb") as file, TarWriter(file, encoder=False) as tar:
         tar.write({"__key__": "00000000", extension: data})

@@ -63,7 +63,7 @@ def test_ranks_microbatches_and_workers_change_neither_latents_nor_draws(latents
             assert torch.equal(torch.cat([rank[name] for rank in ranks])[order], value), name
 
 
-def test_an_image_gets_a_fresh_draw_of_its_posterior_in_each_epoch(latents):
+def test_each_epoch_samples_the_posterior_of_an_image_again(latents):
     images, scale = training_set(latents), read_manifest(latents)["vae"]["scale"]
     order = images._order
     first, second = ({order[n]: n for n in range(e * 1797, (e + 1) * 1797)} for e in range(2))
@@ -77,7 +77,7 @@ def test_an_image_gets_a_fresh_draw_of_its_posterior_in_each_epoch(latents):
 
 
 @pytest.mark.parametrize("xflip, share", [(False, 0.0), (True, 0.5)])
-def test_mirror_images_are_taken_where_the_run_asks_for_them(latents, xflip, share):
+def test_mirror_images_are_used_only_with_xflip(latents, xflip, share):
     images = training_set(latents, xflip=xflip)
     asked = []
     images.tars.moments = lambda index, mirrored: (asked.append(mirrored), np.zeros((2, 4, 4, 4), np.float16))[1]
@@ -86,7 +86,7 @@ def test_mirror_images_are_taken_where_the_run_asks_for_them(latents, xflip, sha
 
 
 def reseal(folder, content: bytes) -> None:
-    """Replace a shard by other bytes, sealed and gathered as if they were meant."""
+    """Replace the content of a shard, with a valid sidecar and manifest."""
     path = folder / "0-of-2.tar"
     record = files.read_json(files.sidecar(path), "")
     facts = {name: value for name, value in record.items() if name not in ("file", "sha256", "bytes")}
@@ -111,7 +111,7 @@ def test_a_damaged_shard_is_refused(latents, tmp_path):
         LatentTars(folder)
 
 
-def test_images_are_not_taken_for_latents(labelled):
+def test_images_are_refused_as_latents(labelled):
     with pytest.raises(UserError, match="does not hold latents; encode its images first"):
         LatentTars(labelled)
 
@@ -159,14 +159,14 @@ def test_samples_of_a_latent_run(latent_training, labelled, small_vae, tmp_path)
     assert list(cut) == list(whole)
     assert all(np.array_equal(cut[key][0], whole[key][0]) and cut[key][1] == whole[key][1] for key in whole)
 
-    # Balanced labels go round; the images then are of these classes.
+    # Balanced labels are the classes in turn.
     balanced = make(run, tmp_path / "balanced", 1, small_vae, labels="balanced")
     assert [label for _image, label in balanced.values()] == [seed % 10 for seed in range(20)]
 
     manifest = read_manifest(tmp_path / "1")
     assert (manifest["resolution"], manifest["data_sha256"]) == (8, read_manifest(labelled)["content_sha256"])
 
-    # Another VAE than the run's, or none, is refused.
+    # A VAE that is not the run's, or a missing one, is refused.
     vae.write(tmp_path / "scaled", vae.load(small_vae).model, 0.5)
     with pytest.raises(UserError, match=r"is not the VAE of the run \(scale: .* → 0\.5\)"):
         make(run, tmp_path / "other", 1, tmp_path / "scaled")
@@ -200,7 +200,7 @@ def test_staged_latents_train_the_same_weights_and_are_copied_once(latent_traini
     times = {path.name: path.stat().st_mtime_ns for path in copy.glob("*.tar")}
     assert len(times) == 2
 
-    # A damaged copy is made anew, an intact one stays.
+    # A damaged copy is replaced, an intact one is kept.
     content = bytearray((copy / "0-of-2.tar").read_bytes())
     content[5000] ^= 1
     (copy / "0-of-2.tar").write_bytes(content)
@@ -209,7 +209,7 @@ def test_staged_latents_train_the_same_weights_and_are_copied_once(latent_traini
     assert (copy / "0-of-2.tar").read_bytes() == (staged.data / "0-of-2.tar").read_bytes()
 
 
-def test_a_node_local_disk_that_is_too_small_is_said_before_anything_is_copied(latents, small_disk):
+def test_a_small_node_local_disk_is_refused_before_anything_is_copied(latents, small_disk):
     disk = small_disk("100k")
     with pytest.raises(UserError, match=r"staging needs .* are free; name a larger disk with --stage-to"):
         stage(latents, disk / "copy")

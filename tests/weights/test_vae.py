@@ -51,7 +51,7 @@ def test_training_twice_gives_the_same_bytes_and_another_seed_others(labelled, s
 
 
 def test_a_vae_that_loses_too_much_is_refused_and_leaves_nothing(labelled, tmp_path):
-    with pytest.raises(UserError, match=r"less than least_psnr 60; give it more steps"):
+    with pytest.raises(UserError, match=r"below least_psnr 60; raise steps or channels"):
         train_vae.train({**SMALL_VAE, "steps": 1, "least_psnr": 60}, labelled, tmp_path / "poor")
     assert not (tmp_path / "poor").exists()
 
