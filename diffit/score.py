@@ -128,7 +128,7 @@ def _list(entries: list[tuple[str, str]]) -> str:
     """Names and texts in two columns, 120 characters wide."""
     width = max(len(name) for name, _ in entries) + 2
     return "\n".join(
-        textwrap.fill(text, 120, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
+        textwrap.fill(text, 120, initial_indent="  " + name.ljust(width), subsequent_indent=" " * (width + 2))
         for name, text in entries
     )
 

@@ -13,9 +13,7 @@ def ask(*command: str) -> str:
     """Run a SLURM command and return its output. Raises :class:`SlurmError` if it fails or does not end in time."""
     try:
         # In a session of its own, so that an interrupt from the terminal reaches only this process.
-        ended = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, start_new_session=True
-        )
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, start_new_session=True)
     except OSError as error:
         raise SlurmError(f"{command[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:

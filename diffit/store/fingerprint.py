@@ -20,9 +20,9 @@ from diffit.store.files import canonical, sha256, sha256_of
 PACKAGE = Path(__file__).resolve().parent.parent
 COMMIT = "commit"
 
-# Modules that move, name, check or describe results and compute none of them: an edit there reruns nothing. A name stands
-# for a package and all in it. Registries are among them: what an entry says reaches a fingerprint as ``facts``, and the
-# modules that it names are given by name.
+# Modules that move, name, check or describe results and compute none of them: an edit there reruns nothing. A name
+# stands for a package and all in it. Registries are among them: what an entry says reaches a fingerprint as ``facts``,
+# and the modules that it names are given by name.
 BOOKKEEPING = (
     "diffit.cli",
     "diffit.config",
@@ -142,9 +142,11 @@ def _text(node: object) -> Iterator[str]:
 
 
 def _joined(parts: list[ast.expr]) -> list[ast.expr]:
-    """The parts of an f-string with neighbouring texts as one."""
+    """The parts of an f-string without empty texts and with neighbouring texts as one."""
     joined: list[ast.expr] = []
     for part in parts:
+        if isinstance(part, ast.Constant) and part.value == "":
+            continue
         if isinstance(part, ast.Constant) and joined and isinstance(joined[-1], ast.Constant):
             joined[-1] = ast.Constant(joined[-1].value + part.value)
         else:

@@ -1,4 +1,4 @@
-"""The released latent network in small: reference weights, inputs and outputs."""
+"""Small versions of the released latent network, for which there are reference weights, inputs and outputs."""
 
 from diffit.nets.latent import LatentConfig
 
@@ -13,4 +13,5 @@ GOLDENS = {
 
 
 def released(tensors):
+    """The state dict in a file of reference tensors."""
     return {key.removeprefix("state."): value for key, value in tensors.items() if key.startswith("state.")}

@@ -1,4 +1,4 @@
-"""The latent network is the released one, and whoever samples from it or loads its weights is kept from mistakes."""
+"""The latent network matches the released one; its position biases are cached and its weights loaded safely."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def _seed():
 
 
 def randomized(net, std=0.1):
-    """The network with every parameter drawn anew, so that none hides behind a zero."""
+    """The network with random parameters, because some are initialized with 0 and would hide effects."""
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.normal_(0, std)
@@ -38,7 +38,7 @@ def inputs(batch=2):
 
 @pytest.fixture
 def builds(monkeypatch):
-    """A list that grows with each position bias that is built from its table."""
+    """A list of the TMSA layers that built a position bias, in order."""
     built, build = [], TMSA.position_bias
     monkeypatch.setattr(TMSA, "position_bias", lambda self: built.append(self) or build(self))
     return built
@@ -61,13 +61,13 @@ def test_the_position_table_is_the_released_one_to_the_bit(golden, name):
 
 
 @pytest.mark.parametrize(("input_size", "count"), [(32, 561_330_144), (64, 563_562_464)], ids=["256", "512"])
-def test_the_imagenet_networks_have_the_papers_parameter_count(input_size, count):
+def test_the_imagenet_networks_have_the_papers_number_of_parameters(input_size, count):
     with torch.device("meta"):
         net = LatentDiffiT(dataclasses.replace(IMAGENET256, input_size=input_size))
     assert sum(parameter.numel() for parameter in net.parameters()) + net.pos_embed.numel() == count
 
 
-def test_an_untrained_network_answers_with_zeros_and_can_learn():
+def test_an_untrained_network_returns_zeros_and_can_learn():
     net = LatentDiffiT(TINY)
     out = net(*inputs())
     assert torch.equal(out, torch.zeros(2, 8, 8, 8))
@@ -75,13 +75,13 @@ def test_an_untrained_network_answers_with_zeros_and_can_learn():
     assert net.final_layer.linear.weight.grad.abs().max() > 0
 
 
-def test_the_patch_embedding_starts_as_the_linear_map_that_it_is():
+def test_the_patch_embedding_is_initialized_as_a_linear_layer():
     weight = LatentDiffiT(dataclasses.replace(TINY, hidden_size=64)).x_embedder.proj.weight
-    bound = (6 / (4 * 2 * 2 + 64)) ** 0.5  # Glorot's, with a patch's 16 values going in
+    bound = (6 / (4 * 2 * 2 + 64)) ** 0.5  # Glorot, with the 16 values of a patch as inputs
     assert 0.95 * bound < weight.abs().max() <= bound
 
 
-def test_a_token_becomes_the_patch_at_its_place():
+def test_a_token_becomes_the_output_patch_at_its_position():
     layer = FinalLayer(16, channels=3, patch=2)
     tokens = torch.randn(1, 16, 16)
     changed = tokens.clone()
@@ -93,7 +93,7 @@ def test_a_token_becomes_the_patch_at_its_place():
 
 
 @pytest.mark.parametrize("which", ["timestep", "label"])
-def test_an_image_listens_to_its_own_timestep_and_label(which):
+def test_an_output_depends_only_on_the_timestep_and_label_of_its_image(which):
     net = randomized(LatentDiffiT(TINY))
     x, t, labels = inputs(3)
     other_t, other_labels = t.clone(), labels.clone()
@@ -106,13 +106,13 @@ def test_an_image_listens_to_its_own_timestep_and_label(which):
     assert torch.equal(difference[[0, 2]], torch.zeros(2))
 
 
-def test_an_unconditional_network_has_the_vector_of_no_label_alone():
+def test_an_unconditional_network_has_only_the_embedding_of_no_label():
     net = LatentDiffiT(dataclasses.replace(TINY, num_classes=0))
     assert net.y_embedder.embedding_table.weight.shape == (1, 16)
     assert net(*inputs()[:2], torch.zeros(2, dtype=torch.int64)).shape == (2, 8, 8, 8)
 
 
-def test_checkpointing_changes_no_gradient():
+def test_checkpointing_does_not_change_gradients():
     net, gradients, batch = randomized(LatentDiffiT(TINY)), [], inputs()
     for net.checkpoint_blocks in (False, True):
         net.zero_grad()
@@ -134,7 +134,7 @@ def test_the_network_runs_under_bfloat16_autocast_with_position_biases_of_that_p
 
 
 @torch.no_grad()
-def test_within_constant_weights_each_position_bias_is_built_once_and_the_output_stays(builds):
+def test_each_cached_position_bias_is_built_once_and_the_output_does_not_change(builds):
     net, batch = randomized(LatentDiffiT(TINY), std=0.3), inputs()
     outside = net(*batch)
     builds.clear()
@@ -145,7 +145,7 @@ def test_within_constant_weights_each_position_bias_is_built_once_and_the_output
 
 
 @torch.no_grad()
-def test_constant_weights_serve_the_windows_of_the_image_space_network_as_well(builds):
+def test_the_cache_also_works_for_the_windows_of_the_image_space_network(builds):
     net = randomized(
         UShapedDiffiT(
             UShapedConfig(
@@ -164,7 +164,7 @@ def test_constant_weights_serve_the_windows_of_the_image_space_network_as_well(b
 
 
 @pytest.mark.parametrize("change", ["load", "step", "fused step"])
-def test_no_position_bias_is_stale_after_the_weights_changed(change):
+def test_a_position_bias_is_never_stale_after_the_weights_changed(change):
     net, batch = randomized(LatentDiffiT(TINY), std=0.3), inputs()
 
     def change_weights():
@@ -196,7 +196,7 @@ def test_no_position_bias_is_stale_after_the_weights_changed(change):
     assert same(biases(), fresh())
 
 
-def test_a_failure_within_constant_weights_is_passed_on_and_leaves_nothing_behind():
+def test_an_exception_within_the_cache_is_passed_on_and_discards_the_cache():
     net, batch = randomized(LatentDiffiT(TINY)), inputs()
     with pytest.raises(KeyError), cached_position_bias(net):
         raise KeyError
@@ -204,7 +204,7 @@ def test_a_failure_within_constant_weights_is_passed_on_and_leaves_nothing_behin
     assert net.blocks[0].attn.relative_position_bias_table.grad.abs().max() > 0
 
 
-def test_the_loader_leaves_the_index_of_the_position_bias_aside():
+def test_loading_ignores_the_index_of_the_position_bias():
     net, source = LatentDiffiT(TINY), randomized(LatentDiffiT(TINY))
     state = source.state_dict()
     load_released(net, {**state, "blocks.0.attn.relative_position_index": torch.zeros(1)})
@@ -232,7 +232,7 @@ def damaged(state, how):
         ("dtype", r"final_layer.linear.bias is float16 \[32\] and should be float32 \[32\]"),
     ],
 )
-def test_weights_that_differ_are_refused_with_what_differs_and_nothing_is_loaded(how, said):
+def test_weights_that_do_not_fit_are_refused_with_the_differences_and_nothing_is_loaded(how, said):
     net = LatentDiffiT(TINY)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with pytest.raises(UserError, match=said):
@@ -240,7 +240,7 @@ def test_weights_that_differ_are_refused_with_what_differs_and_nothing_is_loaded
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_weights_of_the_other_resolution_are_refused_and_so_is_a_part_of_the_weights():
+def test_weights_of_another_resolution_and_incomplete_weights_are_refused():
     with torch.device("meta"):
         net, other = (LatentDiffiT(dataclasses.replace(IMAGENET256, input_size=size)) for size in (32, 64))
     with pytest.raises(UserError, match=r"pos_embed is float32 \[1, 1024, 1152\] and should .* and 26 more\)"):
@@ -261,6 +261,6 @@ def test_weights_of_the_other_resolution_are_refused_and_so_is_a_part_of_the_wei
         {"input_size": 0},
     ],
 )
-def test_values_that_do_not_go_together_are_refused_by_name(wrong):
+def test_inconsistent_values_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         dataclasses.replace(TINY, **wrong)

@@ -1,4 +1,4 @@
-"""The parts of DiffiT do what their equations say, and the U-shaped network is built as the paper's tables say."""
+"""The layers of DiffiT compute their equations, and the U-shaped network has the structure of the paper's tables."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ def _seed():
 
 
 def randomized(module, std=0.3):
-    """The module with every parameter drawn anew, so that none hides behind a zero."""
+    """The module with random parameters, because some are initialized with 0 and would hide effects."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_(0, std)
@@ -79,7 +79,7 @@ def test_relative_position_index_numbers_the_offsets_of_all_pairs():
             assert offsets[index[query, key]] == (qy - ky, qx - kx)
 
 
-def test_relative_position_index_is_that_of_the_released_network(golden):
+def test_relative_position_index_equals_that_of_the_released_network(golden):
     released = golden("latent_diffit_power_cosine")["state.blocks.0.attn.relative_position_index"]
     assert torch.equal(relative_position_index((4, 4)), released)
 
@@ -123,7 +123,7 @@ def test_a_transformer_block_adds_attention_and_then_mlp_to_its_tokens():
     assert torch.allclose(block(x, time), block.mlp(norm(hat)) + hat, atol=1e-5)  # Eq. 8
 
 
-def test_a_residual_cell_is_convolution_then_transformer_plus_its_input():
+def test_a_residual_cell_is_convolution_and_transformer_plus_its_input():
     block = resblock(window=8)
     x, time = torch.randn(2, 16, 8, 8), torch.randn(2, 12)
     normal = block.norm(x)
@@ -146,14 +146,14 @@ def test_positional_embedding_holds_cosines_and_sines_of_falling_frequencies():
     assert torch.allclose(out, torch.stack([torch.tensor([1.0, 1, 0, 0]), torch.cat([two.cos(), two.sin()])]))
 
 
-def test_zero_augmentation_labels_leave_the_time_token_as_without_labels():
+def test_zero_augmentation_labels_do_not_change_the_time_token():
     embedding = randomized(TimeEmbedding(8, 16, augment_labels=9))
     noise = torch.randn(3)
     assert torch.equal(embedding(noise, torch.zeros(3, 9)), embedding(noise))
     assert not torch.allclose(embedding(noise, torch.ones(3, 9)), embedding(noise))
 
 
-def test_merging_windows_undoes_cutting_them_and_a_window_holds_its_neighborhood():
+def test_merge_inverts_partition_and_a_window_contains_neighboring_pixels():
     x = torch.randn(2, 3, 8, 8)
     tokens = partition(x, 4)
     assert torch.equal(merge(tokens, 8, 4), x)
@@ -172,7 +172,7 @@ def test_attention_does_not_leak_between_windows():
     assert torch.equal(difference[[0, 1, 3]], torch.zeros(3))
 
 
-def test_a_window_larger_than_the_grid_is_the_grid_and_one_that_does_not_divide_it_is_refused():
+def test_a_window_is_limited_to_the_grid_and_must_divide_it():
     assert fit_window(grid=8, window=16) == 8
     with pytest.raises(ValueError, match=r"window 3 .* 8x8"):
         fit_window(grid=8, window=3)
@@ -181,7 +181,7 @@ def test_a_window_larger_than_the_grid_is_the_grid_and_one_that_does_not_divide_
 
 
 @pytest.mark.parametrize("window", [4, 8])
-def test_a_residual_cell_listens_to_each_images_own_time_token(window):
+def test_a_residual_cell_uses_the_time_token_of_each_image(window):
     block = resblock(window=window)
     x, time = torch.randn(3, 16, 8, 8), torch.randn(3, 12)
     other = time.clone()
@@ -199,7 +199,7 @@ def test_every_residual_cell_of_the_network_gets_the_time_token():
     assert all(cell.transformer.attn.qkv_temb.weight.grad.abs().max() > 0 for cell in cells)
 
 
-def test_an_untrained_network_answers_with_zeros_and_can_learn():
+def test_an_untrained_network_returns_zeros_and_can_learn():
     net = UShapedDiffiT(TINY)
     out = net(torch.randn(2, 3, 8, 8), torch.randn(2))
     assert torch.equal(out, torch.zeros(2, 3, 8, 8))
@@ -208,7 +208,7 @@ def test_an_untrained_network_answers_with_zeros_and_can_learn():
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_checkpointing_changes_no_gradient_even_with_dropout(dropout):
+def test_checkpointing_does_not_change_gradients_even_with_dropout(dropout):
     net = randomized(UShapedDiffiT(dataclasses.replace(TINY, dropout=dropout)), std=0.1)
     x, noise = torch.randn(2, 3, 8, 8), torch.randn(2)
     gradients = []
@@ -220,7 +220,7 @@ def test_checkpointing_changes_no_gradient_even_with_dropout(dropout):
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_active_only_in_training():
     net = randomized(UShapedDiffiT(dataclasses.replace(TINY, dropout=0.5)), std=0.1)
     x, noise = torch.randn(2, 3, 8, 8), torch.randn(2)
     assert not torch.equal(net(x, noise), net(x, noise))
@@ -235,8 +235,8 @@ def test_skip_connections_carry_every_resolution_to_the_decoder():
     for upsampler in net.upsamplers:
         for parameter in upsampler.parameters():
             torch.nn.init.zeros_(parameter)
-    assert not torch.allclose(net(x, noise), before)  # the lower levels matter,
-    assert not torch.allclose(net(x + 1, noise), net(x, noise))  # and the finest passes without them
+    assert not torch.allclose(net(x, noise), before)  # the coarser levels matter
+    assert not torch.allclose(net(x + 1, noise), net(x, noise))  # and the finest level works without them
 
 
 def test_augmentation_labels_reach_the_output():
@@ -274,7 +274,7 @@ def test_presets_have_the_resolutions_of_the_tables_and_their_parameter_counts(c
     assert sum(parameter.numel() for parameter in net.parameters()) == parameters
 
 
-def test_a_network_of_the_cifar10_shape_keeps_the_shape_of_its_images():
+def test_the_output_of_a_cifar10_network_has_the_shape_of_its_input():
     net = UShapedDiffiT(dataclasses.replace(CIFAR10, width=16, groups=4, head_dim=8, time_dim=16, blocks=1))
     assert net(torch.randn(1, 3, 32, 32), torch.randn(1), torch.randn(1, 9)).shape == (1, 3, 32, 32)
 
@@ -293,6 +293,6 @@ def test_a_network_of_the_cifar10_shape_keeps_the_shape_of_its_images():
         {"width": 15, "groups": 1, "head_dim": 1},
     ],
 )
-def test_values_that_do_not_go_together_are_refused_by_name(wrong):
+def test_inconsistent_values_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         dataclasses.replace(TINY, **wrong)

@@ -204,7 +204,7 @@ def test_dit_blocks_are_initially_the_identity():
     assert not torch.allclose(random_net(*args), other(*args), atol=1e-3)
 
 
-# ---------------------------------------------------------------------------------------- all that is configured
+# ------------------------------------------------------------------------------------------ runs of config.yaml
 
 
 @pytest.mark.parametrize("name", RUNS)

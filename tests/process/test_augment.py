@@ -1,4 +1,4 @@
-"""The augmentation moves pixels where its parameters say, and tells the network exactly that."""
+"""The augmentation transforms pixels as its parameters specify, and its labels describe the transformation."""
 
 import math
 
@@ -23,7 +23,7 @@ def noise(batch=1, size=32, seed=0):
 
 
 def wave(y, x):
-    """A smooth picture, by pixel coordinates from the center of 32 pixels: periods of 8 to 16 pixels."""
+    """A smooth image as a function of pixel coordinates relative to the center, with periods of 8 to 16 pixels."""
     return 0.5 * torch.sin(0.4 * x + 0.5 * y) + 0.4 * torch.cos(0.7 * x - 0.2 * y)
 
 
@@ -42,7 +42,7 @@ def test_flips_are_exact(name, axis):
     assert torch.equal(EVERYTHING(x, parameters(**{name: 1}))[0], x.flip(axis))
 
 
-def test_an_image_left_alone_keeps_its_bits_and_gets_zero_labels():
+def test_an_unchanged_image_keeps_its_exact_values_and_gets_zero_labels():
     x = noise()
     out, labels = EVERYTHING(x, parameters())
     assert torch.equal(out, x)
@@ -50,23 +50,23 @@ def test_an_image_left_alone_keeps_its_bits_and_gets_zero_labels():
 
 
 @pytest.mark.parametrize("turns", [-1, 1, 2])
-def test_quarter_turns_are_those_of_rot90_for_any_picture(turns):
+def test_quarter_turns_equal_rot90_for_any_image(turns):
     x = noise()
-    out, _ = EVERYTHING(x, parameters(rotation=-turns * math.pi / 2))  # rot90 turns from x up to −y
+    out, _ = EVERYTHING(x, parameters(rotation=-turns * math.pi / 2))  # rot90 turns x to −y
     assert torch.allclose(out, torch.rot90(x, turns, (2, 3)), atol=1e-4)
 
 
-def test_a_shift_of_one_deviation_is_an_eighth_of_the_side_right_and_down():
+def test_a_shift_of_one_standard_deviation_is_an_eighth_of_the_side_to_the_right_and_down():
     out, _ = EVERYTHING(picture(), parameters(shift_x=1.0, shift_y=-0.8))
     assert error_inside(out, picture(lambda y, x: (y + 0.8 * 4, x - 4.0))) < 0.03
 
 
-def test_a_scale_of_one_deviation_enlarges_by_two_to_the_fifth_of_an_octave():
+def test_a_scale_of_one_standard_deviation_enlarges_by_a_fifth_of_an_octave():
     out, _ = EVERYTHING(picture(), parameters(scale=1.0))
     assert error_inside(out, picture(lambda y, x: (y / 2**0.2, x / 2**0.2))) < 0.03
 
 
-def test_a_rotation_turns_x_towards_y():
+def test_a_rotation_turns_the_x_axis_towards_the_y_axis():
     a = 0.5
     out, _ = EVERYTHING(picture(), parameters(rotation=a))
     turned = picture(lambda y, x: (y * math.cos(a) - x * math.sin(a), x * math.cos(a) + y * math.sin(a)))
@@ -90,19 +90,19 @@ def test_the_order_is_flip_rotation_squeeze_shift():
     assert error_inside(together, one_by_one, margin=12) < 0.06
 
 
-def test_a_constant_picture_stays_constant_under_everything():
+def test_a_constant_image_stays_constant_under_all_transformations():
     gray = torch.full((64, 3, 16, 16), 0.3)
     p = torch.from_numpy(np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(64)]))
     assert torch.allclose(EVERYTHING(gray, p)[0], gray, atol=1e-5)
 
 
-def test_pixels_on_a_wide_image_turn_by_the_same_angle():
+def test_a_wide_image_is_rotated_by_the_same_angle():
     x = torch.zeros(1, 1, 16, 32)
     x[..., 7:9, 18:22] = 1.0  # a horizontal bar right of the center
     out, _ = EVERYTHING(x, parameters(rotation=math.pi / 2))
     expected = torch.zeros_like(x)
     expected[..., 10:14, 15:17] = 1.0  # a vertical bar below it
-    assert torch.allclose(out[..., 8:24], expected[..., 8:24], atol=0.05)  # the reflected bar comes in further out
+    assert torch.allclose(out[..., 8:24], expected[..., 8:24], atol=0.05)  # further outside, the reflected bar appears
 
 
 def test_labels_follow_from_the_parameters():
@@ -121,19 +121,19 @@ def test_an_image_does_not_depend_on_its_batch():
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-def test_draws_are_a_function_of_the_generator():
+def test_parameters_are_a_function_of_the_generator():
     a, b, c = (AugmentPipe(0.5, True).draw(np.random.default_rng(seed)) for seed in (7, 7, 8))
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
     assert a.dtype == np.float32
 
 
-def test_transformations_are_drawn_as_often_as_p_says_and_mirroring_half_the_time():
+def test_transformations_have_probability_p_and_mirroring_one_half():
     drawn = np.stack([AugmentPipe(0.12, True).draw(np.random.default_rng(i)) for i in range(4000)])
     rates = dict(zip(PARAMETERS, (drawn != 0).mean(axis=0), strict=True))
     assert rates["xflip"] == pytest.approx(0.5, abs=0.03)
-    assert rates["yflip"] == pytest.approx(0.06, abs=0.015)  # a coin behind the gate
-    assert rates["direction"] == pytest.approx(0.06, abs=0.015)  # a coin behind the squeeze's gate
+    assert rates["yflip"] == pytest.approx(0.06, abs=0.015)  # p times one half
+    assert rates["direction"] == pytest.approx(0.06, abs=0.015)  # p times one half
     for name in set(PARAMETERS[2:]) - {"direction"}:
         assert rates[name] == pytest.approx(0.12, abs=0.02), name
     always = np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(4000)])
@@ -144,7 +144,7 @@ def test_transformations_are_drawn_as_often_as_p_says_and_mirroring_half_the_tim
         assert always[:, PARAMETERS.index(name)].std() == pytest.approx(std, abs=0.05), name
 
 
-def test_without_probability_only_mirroring_is_left_and_that_can_be_turned_off():
+def test_with_probability_0_only_mirroring_remains_and_can_be_turned_off():
     mirrored = np.stack([AugmentPipe(0.0, True).draw(np.random.default_rng(i)) for i in range(200)])
     assert set(mirrored[:, 0]) == {0, 1}
     assert not mirrored[:, 1:].any()
@@ -157,7 +157,7 @@ def test_a_probability_above_one_is_refused():
         AugmentPipe(1.2, True)
 
 
-def test_autocast_does_not_coarsen_pixels():
+def test_autocast_does_not_reduce_the_precision_of_pixels():
     x, p = noise(), parameters(rotation=0.3)
     with torch.autocast("cpu", torch.bfloat16):
         inside, _ = EVERYTHING(x, p)

@@ -1,4 +1,4 @@
-"""ADM's process: its closed forms, its reference numbers, and the case in which everything is known: Gaussian data."""
+"""ADM's process against closed forms, reference values, and analytic solutions for Gaussian data."""
 
 import math
 
@@ -30,12 +30,12 @@ def step_of(t, signal=SCHEDULE.signal):
 
 
 def constantly(epsilon, fraction):
-    """A denoiser that answers with these values [B, C, H, W] whatever it is asked."""
+    """A denoiser that always returns these values [B, C, H, W]."""
     return lambda x, t, *condition: torch.cat([epsilon, fraction], dim=1)
 
 
 class Recorder(nn.Module):
-    """A network that remembers what it was called with and answers with zeros."""
+    """A network that records its arguments and returns zeros."""
 
     class config:  # noqa: N801
         num_classes, channels = 5, 2
@@ -50,7 +50,7 @@ class Recorder(nn.Module):
 
 
 @pytest.mark.parametrize("name", GOLDENS)
-def test_losses_are_those_of_the_reference(golden, name):
+def test_losses_equal_the_reference(golden, name):
     g = golden(name)
     net = LatentDiffiT(GOLDENS[name])
     load_released(net, released(g))
@@ -64,7 +64,7 @@ def test_losses_are_those_of_the_reference(golden, name):
 
 
 @pytest.mark.parametrize("name", GOLDENS)
-def test_ten_ancestral_steps_with_guidance_are_those_of_the_reference(golden, name):
+def test_ten_ancestral_steps_with_guidance_equal_the_reference(golden, name):
     g = golden(name)
     net = LatentDiffiT(GOLDENS[name])
     load_released(net, released(g))
@@ -80,7 +80,7 @@ def test_ten_ancestral_steps_with_guidance_are_those_of_the_reference(golden, na
 
 
 @pytest.mark.parametrize("steps", [2, 10, 50, 250, 1000])
-def test_respaced_timesteps_are_adms(steps):
+def test_respaced_timesteps_equal_adms(steps):
     stride, place, theirs = 999 / (steps - 1), 0.0, []
     for _ in range(steps):
         theirs.append(round(place))
@@ -89,7 +89,7 @@ def test_respaced_timesteps_are_adms(steps):
 
 
 @pytest.mark.parametrize("timesteps", [1000, 100])
-def test_the_schedules_betas_rise_in_a_line_and_add_the_same_noise_in_fewer_steps(timesteps):
+def test_betas_rise_linearly_and_add_the_same_noise_in_fewer_timesteps(timesteps):
     signal = LinearSchedule(timesteps).signal
     betas = step_coefficients(signal)[5].exp()
     assert betas[0].item() == pytest.approx(1e-4 * 1000 / timesteps)
@@ -98,7 +98,7 @@ def test_the_schedules_betas_rise_in_a_line_and_add_the_same_noise_in_fewer_step
     assert -math.log(signal[-1]) == pytest.approx(10.05, rel=0.15)
 
 
-def test_a_noisy_latent_has_the_marginal_of_all_steps_up_to_it():
+def test_a_noisy_latent_has_the_marginal_distribution_of_all_steps_before_it():
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     mean, variance = 1.0, 0.0
     for t, beta in enumerate(betas.tolist()):
@@ -112,11 +112,11 @@ def test_a_noisy_latent_has_the_marginal_of_all_steps_up_to_it():
 
 
 @pytest.mark.parametrize("t", [1, 17, 500, 999])
-def test_the_posterior_is_that_of_bayes_rule(t):
+def test_the_posterior_satisfies_bayes_rule(t):
     a_before, beta = SCHEDULE.signal[t - 1].item(), step_of(t).log_most
     beta = math.exp(beta)
     start, x = 0.7, -1.3
-    # q(x_before | x_0) and, read as a function of x_before, q(x_t | x_before): precisions add up.
+    # Precisions of q(x_before | x_0) and of q(x_t | x_before) as a function of x_before; they add up.
     prior, likelihood = 1 / (1 - a_before), (1 - beta) / beta
     variance = 1 / (prior + likelihood)
     mean = variance * (prior * math.sqrt(a_before) * start + likelihood * x / math.sqrt(1 - beta))
@@ -124,24 +124,24 @@ def test_the_posterior_is_that_of_bayes_rule(t):
     assert math.exp(step_of(t).log_least) == pytest.approx(variance, rel=1e-9)
 
 
-def test_the_last_step_back_is_to_the_latent_itself_and_has_the_next_steps_least_variance():
+def test_the_mean_of_the_last_reverse_step_is_the_latent_and_its_least_variance_that_of_the_step_before():
     assert step_of(0).mean(0.7, -1.3) == pytest.approx(0.7, abs=1e-12)
     assert step_of(0).log_least == step_of(1).log_least
 
 
-def test_a_respaced_chain_passes_through_the_same_noise_levels():
+def test_a_respaced_chain_visits_the_same_noise_levels():
     timesteps = evenly_spaced(1000, 50)
     betas = step_coefficients(SCHEDULE.signal[timesteps])[5].exp()
     assert torch.allclose((1 - betas).cumprod(0), SCHEDULE.signal[timesteps], rtol=1e-12, atol=0)
 
 
-def test_variance_fractions_run_from_the_least_to_the_most():
+def test_variance_fractions_interpolate_between_least_and_most():
     step = step_of(300)
     logs = step.log_variance(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64))
     assert logs.tolist() == pytest.approx([step.log_least, (step.log_least + step.log_most) / 2, step.log_most])
 
 
-def test_divergence_of_normal_distributions_is_torchs():
+def test_divergence_of_normal_distributions_equals_torchs():
     mean, other = torch.randn(2, 50, dtype=torch.float64)
     log_variance, other_log_variance = torch.randn(2, 50, dtype=torch.float64)
     p = torch.distributions.Normal(mean, (log_variance / 2).exp())
@@ -151,7 +151,7 @@ def test_divergence_of_normal_distributions_is_torchs():
 
 
 @pytest.mark.parametrize("std", [0.01, 0.5])
-def test_the_decoder_shares_all_mass_among_256_levels_as_the_normal_distribution_does(std):
+def test_the_decoder_distributes_the_mass_of_a_normal_distribution_over_256_levels(std):
     levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
     mass = torch.exp(-decoder_nll(levels, torch.tensor(0.3), torch.tensor(2 * math.log(std))))
     assert mass.sum().item() == pytest.approx(1, abs=1e-9)
@@ -160,13 +160,13 @@ def test_the_decoder_shares_all_mass_among_256_levels_as_the_normal_distribution
     assert (mass - exact).abs().max() < 1e-3
 
 
-def test_a_perfect_prediction_has_no_error_and_at_the_image_the_bound_of_the_decoder():
+def test_a_perfect_prediction_has_no_error_and_only_the_decoders_bound_at_timestep_0():
     latents, noise = torch.randn(2, 3, 2, 4, 4, dtype=torch.float64).mul(0.4)
     t = torch.tensor([0, 1, 600])
     mse, bound = HybridLoss(SCHEDULE).terms(constantly(noise, torch.full_like(noise, -1)), latents, t, noise)
     assert mse.tolist() == [0, 0, 0]
     assert bound[1:].tolist() == pytest.approx([0, 0], abs=1e-9)
-    # At t = 0 the mean is the latent, so that in bits the bound is -log2 of the mass within half a bin around it.
+    # At t = 0 the mean is the latent, so the bound in bits is -log2 of the mass within half a bin around it.
     std = math.exp(step_of(1).log_least / 2)
     assert bound[0].item() == pytest.approx(-math.log2(math.erf(1 / 255 / std / math.sqrt(2))), rel=1e-2)
 
@@ -179,7 +179,7 @@ def test_a_wrong_variance_costs_its_divergence_in_bits():
     assert bound.item() == pytest.approx((math.exp(log_ratio) - log_ratio - 1) / 2 / math.log(2))
 
 
-def test_the_noise_learns_from_the_error_alone_and_the_variance_from_the_bound_alone():
+def test_the_noise_learns_only_from_the_error_and_the_variance_only_from_the_bound():
     latents, noise = torch.randn(2, 4, 2, 4, 4)
     epsilon, fraction = (torch.zeros_like(noise).requires_grad_() for _ in range(2))
     t = torch.tensor([0, 3, 400, 999])
@@ -192,7 +192,7 @@ def test_the_noise_learns_from_the_error_alone_and_the_variance_from_the_bound_a
 
 
 def gaussian_predict(mean, std, timesteps):
-    """The ideal prediction for data N(mean, std²), its variances those of a sampler that visits ``timesteps``."""
+    """The ideal prediction for data N(mean, std²), with variances for a sampler that visits ``timesteps``."""
     signal = SCHEDULE.signal[timesteps]
     rows = step_coefficients(signal)
 
@@ -209,17 +209,17 @@ def gaussian_predict(mean, std, timesteps):
 
 
 @pytest.mark.parametrize("steps", [5, 40])
-def test_ancestral_sampling_with_ideal_variances_gives_gaussian_data_in_any_number_of_steps(steps):
+def test_ancestral_sampling_with_ideal_variances_reproduces_gaussian_data_in_any_number_of_steps(steps):
     draw = lambda: torch.randn(64, 1, 16, 16, dtype=torch.float64)  # noqa: E731
     out = AncestralSampler(SCHEDULE, steps)(gaussian_predict(0.3, 0.5, evenly_spaced(1000, steps)), draw(), draw)
     assert out.mean().item() == pytest.approx(0.3, abs=0.02)
     assert out.std().item() == pytest.approx(0.5, rel=0.02)
 
 
-def test_ddim_follows_the_analytic_solution_of_gaussian_data_at_first_order():
+def test_ddim_converges_to_the_analytic_solution_of_gaussian_data_with_first_order():
     mean, std, a = 0.3, 0.5, SCHEDULE.signal[-1].item()
     noise = torch.randn(4, 1, 3, 3, dtype=torch.float64)
-    # The probability flow keeps (x − sqrt(a) mean) / sqrt(a std² + 1 − a).
+    # The probability flow conserves (x − sqrt(a) mean) / sqrt(a std² + 1 − a).
     exact = mean + std * (noise - math.sqrt(a) * mean) / math.sqrt(a * std**2 + 1 - a)
     errors = []
     for steps in (125, 250, 500):
@@ -230,7 +230,7 @@ def test_ddim_follows_the_analytic_solution_of_gaussian_data_at_first_order():
     assert 1.7 < errors[1] / errors[2] < 2.3
 
 
-def test_ddim_of_full_stochasticity_is_ancestral_sampling_with_the_least_variance():
+def test_ddim_with_eta_1_is_ancestral_sampling_with_the_least_variance():
     noise, fresh = torch.randn(2, 1, 4, 4), torch.randn(10, 2, 1, 4, 4)
     predict = lambda x, t: torch.cat([torch.tanh(x), torch.full_like(x, -1)], dim=1)  # noqa: E731
     ancestral = AncestralSampler(SCHEDULE, 10)(predict, noise, iter(fresh).__next__)
@@ -252,7 +252,7 @@ def test_a_stochastic_sampler_draws_once_in_each_step_and_a_deterministic_one_ne
     assert out.dtype == torch.float64
 
 
-def test_draws_depend_on_seed_and_image_alone_and_hide_their_share_of_the_labels():
+def test_random_values_depend_only_on_seed_and_image_and_hide_the_configured_share_of_labels():
     process = DDPM(1000, label_dropout=0.1)
     draw = lambda seed, image: process.draw(rng.training(seed, image), (4, 2, 2))  # noqa: E731
     drawn = [draw(0, image) for image in range(2000)]
@@ -268,12 +268,12 @@ def test_draws_depend_on_seed_and_image_alone_and_hide_their_share_of_the_labels
 
 
 @pytest.mark.parametrize(("share", "hidden"), [(0.0, False), (1.0, True)])
-def test_a_label_dropout_of_none_or_all_is_certain(share, hidden):
+def test_a_label_dropout_of_0_or_1_hides_no_or_all_labels(share, hidden):
     process = DDPM(1000, label_dropout=share)
     assert all(process.draw(rng.training(0, i), (1, 1, 1))["hidden"] == hidden for i in range(50))
 
 
-def test_the_network_is_told_no_label_where_it_is_hidden_and_its_timestep_as_it_is():
+def test_the_network_gets_no_label_where_it_is_hidden_and_the_timestep_unchanged():
     process, net = DDPM(1000, label_dropout=0.5), Recorder()
     drawn = {
         "timestep": torch.tensor([0, 500, 999]),
@@ -290,7 +290,7 @@ def test_the_network_is_told_no_label_where_it_is_hidden_and_its_timestep_as_it_
     assert losses.shape == (3,)
 
 
-def test_precision_of_latents_and_of_network_are_kept_apart():
+def test_latents_and_network_have_separate_dtypes():
     net = Recorder()
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
     out = Denoiser(net)(x, torch.tensor([3]), torch.tensor([0]))
@@ -298,7 +298,7 @@ def test_precision_of_latents_and_of_network_are_kept_apart():
     assert out.dtype == torch.float64
 
 
-def test_a_sampler_is_made_of_its_own_keys_and_leaves_the_rest():
+def test_a_sampler_uses_its_own_settings_and_ignores_others():
     process = DDPM(1000, 0.1)
     rest = {"images": 50, "block": 8, "guidance": {"kind": "none"}}
     assert samplers.build(process, {"kind": "ddpm", "steps": 250, **rest}) == AncestralSampler(SCHEDULE, 250)
@@ -317,6 +317,6 @@ def test_an_unknown_kind_of_sampler_is_refused_with_the_nearest_name():
 
 
 @pytest.mark.parametrize("wrong", [{"timesteps": 20}, {"label_dropout": 1.5}, {"label_dropout": -0.1}])
-def test_a_process_that_cannot_be_is_refused_by_name(wrong):
+def test_an_invalid_setting_of_the_process_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DDPM(**{"timesteps": 1000, "label_dropout": 0.1, **wrong})

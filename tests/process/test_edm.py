@@ -1,4 +1,4 @@
-"""EDM's process: its closed forms, its reference sampler, and the case in which everything is known: Gaussian data."""
+"""EDM's process against closed forms, the reference sampler, and analytic solutions for Gaussian data."""
 
 import math
 
@@ -19,7 +19,7 @@ def reference_denoiser(x, sigma):
 
 
 class Recorder(nn.Module):
-    """A network that remembers what it was called with and answers with a constant."""
+    """A network that records its arguments and returns a constant."""
 
     def __init__(self, answer):
         super().__init__()
@@ -32,7 +32,7 @@ class Recorder(nn.Module):
 
 
 class GaussianNet(nn.Module):
-    """F whose preconditioned D is ideal for data N(mean, std²): c_out F = D* − c_skip x."""
+    """The network F of the ideal denoiser D* for data N(mean, std²): c_out F = D* − c_skip x."""
 
     def __init__(self, mean, std, sigma_data):
         super().__init__()
@@ -69,7 +69,7 @@ def test_a_stochastic_sampler_draws_once_in_each_step_even_where_it_adds_nothing
     assert len(calls) == 12
 
 
-def test_churn_without_upper_limit_reaches_the_highest_noise_level():
+def test_churn_without_upper_limit_applies_to_the_highest_noise_level():
     seen = []
     sampler = HeunSampler(4, **SCHEDULE, s_churn=1.0)
     x = torch.randn(1, 1, 2, 2)
@@ -77,15 +77,15 @@ def test_churn_without_upper_limit_reaches_the_highest_noise_level():
     assert seen[0] == pytest.approx(80 * 1.25)
 
 
-def test_schedule_of_one_step_is_the_highest_noise_and_zero():
+def test_the_schedule_of_one_step_is_the_highest_noise_level_and_0():
     assert sigma_schedule(1, **SCHEDULE).tolist() == pytest.approx([80, 0])
 
 
-def test_sampling_gaussian_data_follows_the_analytic_solution_at_second_order():
+def test_sampling_converges_to_the_analytic_solution_of_gaussian_data_with_second_order():
     mean, std = 0.3, 0.5
     denoiser = Denoiser(GaussianNet(mean, std, sigma_data=0.4), sigma_data=0.4)
     noise = torch.randn(4, 1, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    # The probability flow keeps (x − mean) / sqrt(std² + sigma²); it ends at sigma = 0.
+    # The probability flow conserves (x − mean) / sqrt(std² + sigma²); it ends at sigma = 0.
     exact = mean + (noise * 80 - mean) * std / math.hypot(std, 80)
     errors = [(HeunSampler(n, **SCHEDULE)(denoiser, noise) - exact).abs().max().item() for n in (32, 64, 128)]
     assert errors[0] < 0.02
@@ -93,7 +93,7 @@ def test_sampling_gaussian_data_follows_the_analytic_solution_at_second_order():
     assert errors[1] / errors[2] > 3.3
 
 
-def test_stochastic_sampling_keeps_the_variance_of_gaussian_data():
+def test_stochastic_sampling_reproduces_the_variance_of_gaussian_data():
     std = 0.5
     denoiser = Denoiser(GaussianNet(0.0, std, sigma_data=0.5), sigma_data=0.5)
     g = torch.Generator().manual_seed(0)
@@ -116,7 +116,7 @@ def test_preconditioning_has_the_closed_forms_of_table_1():
     assert net.augment is labels
 
 
-def test_preconditioning_makes_input_and_target_of_unit_variance():
+def test_preconditioning_gives_input_and_target_unit_variance():
     g, d, s = torch.Generator().manual_seed(0), 0.5, 0.8
     y = torch.randn(64, 1, 32, 32, generator=g) * d
     x = y + torch.randn(y.shape, generator=g) * s
@@ -128,7 +128,7 @@ def test_preconditioning_makes_input_and_target_of_unit_variance():
     assert ((y - skipped) / c_out).std().item() == pytest.approx(1, rel=0.01)
 
 
-def test_precision_of_images_and_of_network_are_kept_apart():
+def test_images_and_network_have_separate_dtypes():
     net = Recorder(answer=1.0)
     out = Denoiser(net, 0.5)(torch.randn(2, 1, 4, 4, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     assert net.x.dtype == net.noise.dtype == torch.float32
@@ -138,7 +138,7 @@ def test_precision_of_images_and_of_network_are_kept_apart():
     assert double.net.x.dtype == torch.float64
 
 
-def test_autocast_reaches_the_network_and_not_the_preconditioning():
+def test_autocast_affects_the_network_but_not_the_preconditioning():
     class Reduced(nn.Conv2d):
         def forward(self, x, noise, augment=None):
             self.answer = super().forward(x)
@@ -150,10 +150,10 @@ def test_autocast_reaches_the_network_and_not_the_preconditioning():
         out = Denoiser(net, 0.5)(x, torch.tensor([1e-4, 1e-4]))
     assert net.answer.dtype == torch.bfloat16
     assert out.dtype == torch.float32
-    assert torch.allclose(out, x, atol=1e-3, rtol=0)  # in bfloat16 x alone would be off by more
+    assert torch.allclose(out, x, atol=1e-3, rtol=0)  # x rounded to bfloat16 would deviate more
 
 
-def test_loss_of_a_silent_network_is_the_weighted_distance_to_the_skipped_image():
+def test_the_loss_of_a_zero_network_is_the_weighted_distance_to_the_skipped_image():
     loss, d = EDMLoss(-1.2, 1.2, 0.5), 0.5
     images, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     sigma = torch.tensor([0.1, 1.0, 7.0])
@@ -175,7 +175,7 @@ def test_the_ideal_denoiser_of_gaussian_data_has_the_analytic_loss():
     assert loss.mean().item() == pytest.approx(expected, rel=0.02)
 
 
-def test_noise_levels_are_log_normal_and_draws_repeatable():
+def test_noise_levels_are_log_normal_and_random_values_repeatable():
     loss = EDMLoss(-1.2, 1.2, 0.5)
     logs = np.log([loss.draw(np.random.default_rng(i), (1, 1, 1))["sigma"] for i in range(4000)])
     assert logs.mean() == pytest.approx(-1.2, abs=0.06)
@@ -194,7 +194,7 @@ def test_noise_levels_are_log_normal_and_draws_repeatable():
         ({"probability": 0.5, "xflip": False}, 9),
     ],
 )
-def test_a_process_tells_the_network_of_augmentation_where_there_is_any(augment, labels):
+def test_the_network_gets_augmentation_labels_if_there_is_augmentation(augment, labels):
     process = EDM(sigma_data=0.5, p_mean=-1.2, p_std=1.2, augment=augment)
     assert process.augment_labels == labels
     drawn = [process.draw(np.random.default_rng(i), (1, 8, 8)) for i in range(4)]
@@ -205,7 +205,7 @@ def test_a_process_tells_the_network_of_augmentation_where_there_is_any(augment,
     assert (net.augment is None) == (labels == 0)
 
 
-def test_a_process_loses_on_the_augmented_image():
+def test_the_loss_is_that_of_the_augmented_image():
     process = EDM(sigma_data=0.5, p_mean=-1.2, p_std=1.2, augment={"probability": 0.0, "xflip": True})
     images, noise = torch.rand(1, 1, 8, 8), torch.randn(1, 1, 8, 8)
     flip = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, 0]])
@@ -214,19 +214,19 @@ def test_a_process_loses_on_the_augmented_image():
     assert torch.equal(out, process.loss(denoiser, images.flip(3), torch.ones(1), noise))
 
 
-def test_a_sampler_is_made_of_its_own_keys_and_leaves_the_rest():
+def test_a_sampler_uses_its_own_settings_and_ignores_others():
     settings = {"kind": "heun", "images": 50, "steps": 18, **SCHEDULE, "s_churn": 0, "s_max": None}
     process = EDM(sigma_data=0.5, p_mean=-1.2, p_std=1.2, augment={"probability": 0, "xflip": False})
     assert samplers.build(process, settings) == HeunSampler(18, 0.002, 80, 7)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"sigma_min": 90}, {"sigma_min": 0}, {"rho": 0}, {"s_churn": -1}])
-def test_settings_that_make_no_schedule_are_refused_by_name(wrong):
+def test_invalid_settings_of_the_sampler_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         HeunSampler(**{"steps": 18, **SCHEDULE, **wrong})
 
 
 @pytest.mark.parametrize("wrong", [{"p_std": 0}, {"sigma_data": -1.0}])
-def test_a_loss_without_spread_is_refused_by_name(wrong):
+def test_a_loss_without_positive_standard_deviations_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         EDMLoss(**{"p_mean": -1.2, "p_std": 1.2, "sigma_data": 0.5, **wrong})

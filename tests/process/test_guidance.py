@@ -1,4 +1,4 @@
-"""Guidance has the released network's numbers, saves the passes that change nothing, and touches only what it may."""
+"""Guidance equals the reference, skips passes without effect, and changes only the guided channels."""
 
 import math
 
@@ -17,7 +17,7 @@ LABELS = torch.tensor([1, 4])
 
 
 class Shifts:
-    """A denoiser that adds what it is told: the label, or -1 where that is hidden. It remembers its batch sizes."""
+    """A denoiser that adds the label, or -1 for a hidden label, to its input. It records its batch sizes."""
 
     num_classes, channels = 5, 4
 
@@ -42,7 +42,7 @@ def at(t):
 
 @pytest.mark.parametrize("weight", [4.4, 1.49])
 @pytest.mark.parametrize("name", GOLDENS)
-def test_guided_predictions_are_those_of_the_reference(golden, name, weight):
+def test_guided_predictions_equal_the_reference(golden, name, weight):
     g = golden(name)
     net = LatentDiffiT(GOLDENS[name])
     load_released(net, released(g))
@@ -53,7 +53,7 @@ def test_guided_predictions_are_those_of_the_reference(golden, name, weight):
     assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_the_power_cosine_weight_rises_from_one_in_noise_to_its_full_value():
+def test_the_power_cosine_weight_rises_from_1_in_noise_to_its_full_value():
     weight, halfway = PowerCosine(4.6, 4, timesteps=1000), 1000 * (1 - 0.5**0.25)
     weights = weight(torch.tensor([1000, halfway, 0], dtype=torch.float64))
     assert weights.tolist() == pytest.approx([1, 1 + 3.6 / 2, 4.6], abs=1e-12)
@@ -62,7 +62,7 @@ def test_the_power_cosine_weight_rises_from_one_in_noise_to_its_full_value():
     assert weight(torch.tensor([250])).item() == pytest.approx(1 + 3.6 * (1 - math.cos(math.pi * 0.75**4)) / 2)
 
 
-def test_guidance_goes_from_the_prediction_without_label_past_that_with_it(x):
+def test_guidance_extrapolates_from_the_prediction_without_label_to_that_with_label(x):
     denoiser = Shifts()
     out = Guidance(Constant(3.0), channels=None)(denoiser, LABELS)(x, at(500))
     without, with_label = denoiser(x, at(500), at(-1)), denoiser(x, at(500), LABELS)
@@ -72,7 +72,7 @@ def test_guidance_goes_from_the_prediction_without_label_past_that_with_it(x):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_other_channels_and_the_variances_stay_those_of_the_labelled_prediction(x, channels):
+def test_other_channels_and_variances_come_from_the_prediction_with_label(x, channels):
     out = Guidance(Constant(3.0), channels)(Shifts(), LABELS)(x, at(500))
     with_label = Shifts()(x, at(500), LABELS)
     assert (out[:, :channels] - with_label[:, :channels]).abs().min() > 1
@@ -80,7 +80,7 @@ def test_other_channels_and_the_variances_stay_those_of_the_labelled_prediction(
 
 
 @pytest.mark.parametrize("settings", [{"kind": "none"}, {**CONSTANT, "weight": 1}, {**POWER_COSINE, "weight": 1}])
-def test_a_weight_of_one_is_the_labelled_prediction_in_one_pass(x, settings):
+def test_a_weight_of_1_gives_the_prediction_with_label_in_one_pass(x, settings):
     denoiser = Shifts()
     out = Guidance.of(settings, 1000)(denoiser, LABELS)(x, at(100))
     assert denoiser.passes == [2]
@@ -88,11 +88,11 @@ def test_a_weight_of_one_is_the_labelled_prediction_in_one_pass(x, settings):
 
 
 @pytest.mark.parametrize(("tolerance", "single"), [(1e-3, 80), (1e-2, 107)])
-def test_a_tolerance_saves_the_passes_whose_weight_is_that_near_to_one_and_changes_little(x, tolerance, single):
+def test_a_tolerance_skips_the_passes_with_a_weight_near_1_and_changes_little(x, tolerance, single):
     exact, tolerant = Shifts(), Shifts()
     reference = Guidance.of(POWER_COSINE, 1000)(exact, LABELS)
     guided = Guidance.of({**POWER_COSINE, "tolerance": tolerance}, 1000)(tolerant, LABELS)
-    label_matters = (LABELS + 1.0)[:, None, None, None]  # what the label changes in every value
+    label_matters = (LABELS + 1.0)[:, None, None, None]  # change of every value by the label
     for t in evenly_spaced(1000, 250):
         difference = (guided(x, at(t)) - reference(x, at(t))).abs()
         assert (difference[:, :3] <= tolerance * label_matters + 1e-12).all()
@@ -100,10 +100,10 @@ def test_a_tolerance_saves_the_passes_whose_weight_is_that_near_to_one_and_chang
         if tolerant.passes[-1] == 4:
             assert difference.max() == 0
     assert tolerant.passes.count(2) == single
-    assert exact.passes.count(2) <= 3  # where the weight is one to the last bit
+    assert exact.passes.count(2) <= 3  # where the weight is exactly 1
 
 
-def test_a_pass_is_saved_only_where_no_image_of_the_batch_needs_it(x):
+def test_a_pass_is_skipped_only_if_no_image_of_the_batch_needs_it(x):
     denoiser = Shifts()
     guided = Guidance.of({**POWER_COSINE, "tolerance": 1e-3}, 1000)(denoiser, LABELS)
     guided(x, torch.tensor([999, 0]))
@@ -121,12 +121,12 @@ def test_a_pass_is_saved_only_where_no_image_of_the_batch_needs_it(x):
         ({"channels": 5}, "guidance.channels 5 is more than the 4"),
     ],
 )
-def test_settings_that_guide_nothing_are_refused_by_name(wrong, said):
+def test_invalid_settings_are_refused_by_name(wrong, said):
     with pytest.raises(ValueError, match=said):
         Guidance.of({**POWER_COSINE, **wrong}, 1000)(Shifts(), LABELS)
 
 
-def test_a_network_without_classes_samples_but_is_not_guided(x):
+def test_a_network_without_classes_can_be_sampled_but_not_guided(x):
     denoiser = Shifts()
     denoiser.num_classes = 0
     Guidance.of({"kind": "none"}, 1000)(denoiser, LABELS)(x, at(3))

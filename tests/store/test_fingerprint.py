@@ -1,5 +1,6 @@
 """What changes the fingerprint of a stage and what does not, on a small package of its own and on the real one."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -246,11 +247,39 @@ def test_networks_and_processes_concern_only_the_runs_that_have_them():
         assert not reached(f"diffit.{stage}") & kinds
 
 
-@pytest.mark.parametrize("version", ["3.12", "3.13"])
-def test_every_version_of_python_gives_the_same_fingerprint(version):
-    python = other_python(version)
-    if python is None:
-        pytest.skip(f"there is no Python {version} here")
+@pytest.fixture(params=["3.12", "3.13"])
+def python(request) -> str:
+    """Another supported interpreter than this one."""
+    found = other_python(request.param)
+    if found is None:
+        pytest.skip(f"there is no Python {request.param} here")
+    return found
+
+
+# What versions of Python parse into different trees: f-strings, empty lists of arguments and of type parameters.
+TRICKY = '''
+def f(x, *, w=3, **rest) -> str:
+    text = f"{x}" f"{x!r:>{w}}" "a" f"{{b}}{x:<{w}.{w}}c" f"" f"{x=}" u"d"
+    return text + f"{f'{x}'}" + f"""{x:
+}"""
+
+
+class A:
+    async def g(self): ...
+
+
+def h(): return lambda: 0
+'''
+
+
+def test_every_version_of_python_gives_the_same_text_of_a_syntax_tree(python):
+    say = f"import ast; from diffit.store.fingerprint import _text; print(*_text(ast.parse({TRICKY!r})), sep='')"
+    places = os.pathsep.join([str(REPOSITORY), str(Path(tqdm.__file__).parents[1])])
+    said = subprocess.run([python, "-c", say], env={"PYTHONPATH": places}, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "".join(module._text(ast.parse(TRICKY)))
+
+
+def test_every_version_of_python_gives_the_same_fingerprint(python):
     say = f"from diffit.store.fingerprint import fingerprint as f; print(*[f([m]) for m in {MODULES}])"
     places = os.pathsep.join([str(REPOSITORY), str(Path(tqdm.__file__).parents[1])])
     said = subprocess.run([python, "-c", say], env={"PYTHONPATH": places}, capture_output=True, text=True, check=True)

@@ -203,7 +203,9 @@ def test_comments_docstrings_and_formatting_rerun_nothing(done):
 def test_edits_of_bookkeeping_and_new_network_files_rerun_nothing(done):
     new = done.sources / "diffit/nets/novel.py"
     new.write_text("class Novel:\n    pass\n")
-    with done.source(("store/tars.py", "end", "\nEDITED = True\n"), ("training/trainer.py", "end", "\nEDITED = True\n")):
+    with done.source(
+        ("store/tars.py", "end", "\nEDITED = True\n"), ("training/trainer.py", "end", "\nEDITED = True\n")
+    ):
         planned = done.plan()
     new.unlink()
     assert planned == {}
@@ -419,12 +421,17 @@ def test_a_missing_and_an_empty_folder_are_one_sentence_each_and_keep_earlier_re
 # --------------------------------------------------------------------------------------------- the real config
 
 
+def commands_of(rule: str, text: str) -> list[str]:
+    """The descriptions that a rule's commands get, of all its commands in the text of a dry run."""
+    return re.findall(rf"python -m diffit\.(?:[a-z]+\.)?{rule} '(.*?)'", text)
+
+
 def test_the_papers_runs_resolve_with_the_papers_settings(sources, tmp_path):
     workflow = Workflow(sources, tmp_path)
     shutil.copy(REPOSITORY / "config.yaml", tmp_path)
     ended = workflow.run("--dry-run", "--printshellcmds", "results/cifar10_fid.csv", "results/ffhq64_fid.csv")
     assert ended.planned["train"] == 2
-    commands = {rule: re.findall(rf"python -m diffit.(?:[a-z]+\.)?{rule} '(.*?)'", ended.text) for rule in ("train", "sample")}
+    commands = {rule: commands_of(rule, ended.text) for rule in ("train", "sample")}
     trained = {spec["dataset"]: spec for spec in map(json.loads, commands["train"])}
     assert {name: spec["training"]["batch"] for name, spec in trained.items()} == {"cifar10": 512, "ffhq64": 256}
     assert {name: spec["training"]["learning_rate"] for name, spec in trained.items()} == {
@@ -448,8 +455,7 @@ def test_the_papers_imagenet_runs_resolve_with_the_papers_settings(sources, tmp_
     ended = workflow.run("--dry-run", "--printshellcmds", *results)
     assert {rule: ended.planned[rule] for rule in ("train", "release", "vae")} == {"train": 2, "release": 2, "vae": 1}
     specs = {
-        rule: [json.loads(spec) for spec in re.findall(rf"python -m diffit.(?:[a-z]+\.)?{rule} '(.*?)'", ended.text)]
-        for rule in ("train", "release", "sample")
+        rule: [json.loads(spec) for spec in commands_of(rule, ended.text)] for rule in ("train", "release", "sample")
     }
     assert {(s["dataset"], s["training"]["batch"], s["training"]["learning_rate"]) for s in specs["train"]} == {
         ("imagenet256", 256, 3e-4),
