@@ -176,6 +176,7 @@ def test_three_preemptions_in_a_row_change_nothing(run, undisturbed, cluster):
     run.leaves_nothing()
 
 
+@pytest.mark.extended
 def test_a_run_longer_than_its_time_limit_continues(run, undisturbed):
     head = run.start("--runtime", "1", *EVERY_STEP)  # the warning comes 15 s before the end
     head.ends(seconds=400)
@@ -210,6 +211,7 @@ def test_scancel_ends_the_job_and_the_repeated_command_continues(run, undisturbe
     assert run.weights() == undisturbed.weights()
 
 
+@pytest.mark.extended
 def test_a_job_requeued_by_the_administrator_continues(run, undisturbed, cluster):
     head = run.start()
     run.trains()
@@ -246,6 +248,7 @@ def test_a_crash_between_sbatch_and_its_record_does_not_submit_a_second_job(run,
     assert run.weights() == undisturbed.weights()
 
 
+@pytest.mark.extended
 def test_sigterm_leaves_the_job_and_two_interrupts_cancel_it(run):
     head = run.start("--detach", kimg=1000)
     said = head.ends(75)
@@ -265,6 +268,7 @@ def test_sigterm_leaves_the_job_and_two_interrupts_cancel_it(run):
     assert list(run.submitted()) == [run.job]
 
 
+@pytest.mark.extended
 def test_an_edit_of_the_package_does_not_change_a_queued_job(run, undisturbed, cluster, tmp_path):
     sources = tmp_path / "sources"
     shutil.copytree(REPOSITORY / "diffit", sources / "diffit", ignore=shutil.ignore_patterns("__pycache__"))
@@ -299,6 +303,7 @@ def test_resources_that_the_cluster_does_not_have_give_one_line_and_no_job(run, 
     assert set(run.submitted().values()) <= {"FAILED"}  # SLURM records some refused jobs as failed
 
 
+@pytest.mark.extended
 def test_the_command_waits_for_an_unavailable_controller(run, undisturbed, cluster):
     head = run.start()
     run.trains()

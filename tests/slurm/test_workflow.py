@@ -178,6 +178,7 @@ def test_nothing_is_submitted_if_nothing_changed(done):
     assert len(done.jobs()) == before
 
 
+@pytest.mark.extended
 def test_an_edit_of_the_sampler_submits_its_dependents_also_with_more_shards_than_jobs(fork):
     fork.edit("config.yaml", shards(5))
     fork.run("--jobs", "2", RESULT)
@@ -186,6 +187,7 @@ def test_an_edit_of_the_sampler_submits_its_dependents_also_with_more_shards_tha
     assert manifest["count"] == 40 and not fork.queue()
 
 
+@pytest.mark.extended
 def test_shards_can_be_submitted_as_an_array(fork):
     fork.edit("config.yaml", shards(3))
     fork.run("--slurm-array-jobs=sample,measure", RESULT)
@@ -203,6 +205,7 @@ def test_arrays_that_would_wait_forever_are_refused_in_one_line(fork):
     assert not fork.jobs()
 
 
+@pytest.mark.extended
 def test_jobs_of_a_killed_snakemake_are_cancelled_by_the_next_one(fork):
     fork.edit("config.yaml", shards(4))
     head = fork.start(RESULT)
@@ -224,6 +227,7 @@ def test_jobs_of_a_killed_snakemake_are_cancelled_by_the_next_one(fork):
     assert not fork.queue()
 
 
+@pytest.mark.extended
 def test_controller_and_accounting_may_be_unavailable_for_a_while(fork):
     fork.edit("config.yaml", shards(2))
     head = fork.start(RESULT)

@@ -41,6 +41,7 @@ def snakemake(folder, *arguments: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_most_digits_are_of_the_class_asked_for_and_the_vae_gives_them_back(folder):
     scores = {row["metric"]: float(row["value"]) for row in csv.DictReader((folder / RESULT).open())}
     assert scores["class_accuracy"] >= 0.7
@@ -49,6 +50,7 @@ def test_most_digits_are_of_the_class_asked_for_and_the_vae_gives_them_back(fold
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "place, key, value, sentence",
     [
