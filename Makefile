@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 PROFILE ?= profiles/local
 # Narrows test-slow and test-slurm, as in SELECT="and not extended".
 SELECT ?=
+# Processes of make test; a file of tests stays in one of them.
+WORKERS ?= 2
 # Goals of `report` and `accept`: all existing results, unless GOAL names some.
 report accept: GOAL ?= $(wildcard results/*_fid.csv results/*tables/*.csv results/*tables/*.png results/*figures/*.png results/*summary.md)
 
@@ -44,7 +46,7 @@ preflight: $(INSTALLED) ## check whether GOAL=… (default: all runs) can be mad
 	@$(BIN)/python -m diffit.planning.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
 test: $(INSTALLED) ## run the tests: within 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow and not slurm"
+	$(BIN)/python -m pytest -m "not slow and not slurm" -n $(WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED) ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m "slow $(SELECT)"

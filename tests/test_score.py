@@ -266,6 +266,7 @@ def test_folders_tars_and_npz_of_the_same_pictures_are_at_no_distance(inception,
         assert result["resize"] == "tensorflow_bilinear"
 
 
+@pytest.mark.slow
 def test_fid_and_kid_of_two_picture_folders_equal_clean_fid(inception, cifar, tmp_path):
     from cleanfid import fid
 

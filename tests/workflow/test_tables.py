@@ -50,6 +50,7 @@ def test_a_mistake_in_a_table_is_one_sentence(workflow, sources, tmp_path):
     assert "table table6, row 'G here' names 'cifar10_time_in_lmp', which is not defined; did you mean" in ended.text
 
 
+@pytest.mark.slow
 def test_rows_of_a_table_are_trained_sampled_and_scored_as_toys(workflow, sources, pictures, inception):
     """Table 6 of still smaller toys: three variants from real images to a table, a link for each number."""
     overlay = sources / "workflow/toy.yaml"

@@ -375,9 +375,9 @@ def test_a_mistake_in_the_config_is_one_sentence(done, edit, sentence):
             "results/scores/tiny/1/ancestral/clean.json",
             "error: config: runs.tiny cannot be sampled with samplers.ancestral: its kind is 'ddpm', and",
         ),
-        ("results/runs/tiny/released/ema.safetensors", "error: tiny trains its weights, none are released; ask for"),
-        ("results/runs/taken/1/ema.safetensors", "error: the weights of taken are published ones, so there is nothing"),
-        ("results/taken_curve.png", "error: the weights of taken are published ones, without a training curve"),
+        ("results/runs/tiny/released/ema.safetensors", "error: tiny is trained, so no weights are released; ask for"),
+        ("results/runs/taken/1/ema.safetensors", "error: the weights of taken are published, so it cannot be trained"),
+        ("results/taken_curve.png", "error: the weights of taken are published, without a training curve"),
     ],
 )
 def test_a_target_that_cannot_be_made_is_one_sentence(done, target, sentence):
@@ -411,7 +411,9 @@ def test_a_missing_and_an_empty_folder_are_one_sentence_each_and_keep_earlier_re
         config.save()
         ended = fork.run(*SMALL_JOBS, "--keep-going", "--", RESULT, "results/data/empty/manifest.json")
     assert ended.status != 0
-    assert "error: path: nowhere is no folder here; set it to the folder that holds the images" in ended.text
+    assert (
+        "error: path: 'nowhere' does not exist or is not a directory; set it to the folder of your images" in ended.text
+    )
     assert f"error: {tmp_path / ODD} holds no images" in ended.text
     assert "Traceback" not in ended.text
     assert {name: snapshot(fork.folder / "results" / name) for name in kept} == kept
