@@ -45,7 +45,7 @@ preflight: PROFILE = slurm
 preflight: $(INSTALLED) ## check whether GOAL=… (default: all runs) can be made on this cluster; OPTIONS="--no-probe …"
 	@$(BIN)/python -m diffit.planning.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
 
-test: $(INSTALLED) ## run the tests: within 15 minutes on 2 cores
+test: $(INSTALLED) ## run the tests in two processes (WORKERS=2)
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n $(WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED) ## run the tests that take minutes each

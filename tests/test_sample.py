@@ -104,7 +104,7 @@ def test_a_killed_job_does_not_leave_a_shard(trained, tmp_path):
     spec = json.dumps({**SAMPLER, "images": 5000, "steps": 18})
     out = tmp_path / "out" / "0-of-1.tar"
     process = subprocess.Popen([sys.executable, "-m", "diffit.sample", spec, str(trained), str(out)])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not out.parent.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.5)

@@ -40,8 +40,8 @@ def test_a_signal_saves_at_the_next_step_and_ends_within_seconds_with_the_worker
     wait_for_images(stopped, process, 200)
     os.killpg(process.pid, number)  # as a terminal and a scheduler do: the loader's workers get it too
     started = time.monotonic()
-    _, message = process.communicate(timeout=60)
-    assert time.monotonic() - started < 10
+    _, message = process.communicate(timeout=240)
+    assert time.monotonic() - started < 30
     assert process.returncode == 128 + number, message
     assert "state saved" in message
     assert orphans(process) == []
@@ -54,7 +54,7 @@ def test_a_signal_to_two_ranks_saves_once_and_ends_both(training):
     process = stopped.start(1, "--ranks", "2", *EVERY_STEP)
     wait_for_images(stopped, process, 100)
     process.send_signal(signal.SIGTERM)
-    _, message = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM, message
     assert orphans(process) == []
 
@@ -65,7 +65,7 @@ def test_the_death_of_one_rank_ends_the_others_with_an_error(training):
     wait_for_images(running, process, 50)
     rank = next(pid for pid in orphans(process) if int(pid) != process.pid)
     os.kill(int(rank), signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode not in (0, None)
     assert orphans(process) == []
 
@@ -76,7 +76,7 @@ def test_killing_the_launcher_kills_its_ranks(training):
     wait_for_images(running, process, 50)
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 240
     while orphans(process) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert orphans(process) == []
@@ -267,7 +267,7 @@ def test_invalid_numbers_are_refused_before_the_run_begins(training, options):
 def test_ranks_whose_launcher_was_killed_at_once_do_not_begin(training):
     running = training()
     process = running.start(1, "--ranks", "2")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while len(orphans(process)) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
@@ -324,7 +324,7 @@ def test_a_milestone_is_delivered_while_the_training_continues(training):
     assert ended.status == 0, ended.message
     assert later.poll() is None and run.weights(1)
     later.send_signal(signal.SIGTERM)
-    later.communicate(timeout=60)
+    later.communicate(timeout=240)
     assert (run.folder / "state/lock").exists() is False
 
 
@@ -342,7 +342,7 @@ def test_a_training_that_lost_its_lock_ends_with_one_line_and_stops_writing(trai
     path = run.folder / "state/lock"
     other = json.dumps({"host": "elsewhere", "pid": 1, "started": "0", "job": None, "start": 0})
     path.write_text(other)
-    process.wait(60)
+    process.wait(240)
     before = run.checkpoints()
     _, message = process.communicate()
     assert process.returncode == 1 and "has lost the lock" in message and "Traceback" not in message

@@ -15,7 +15,7 @@ EVERY_STEP = ("--checkpoint-minutes", "0")
 
 def wait_for_images(training, process, images: int) -> None:
     """Wait for a checkpoint after at least ``images`` images."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
         if any(int(path.stem.split("-")[1]) >= images for path in training.checkpoints()):
             return
@@ -58,7 +58,7 @@ class Training:
 
     def run(self, kimg: int, *options: str) -> "Ended":
         process = self.start(kimg, *options)
-        _, message = process.communicate(timeout=300)
+        _, message = process.communicate(timeout=900)
         return Ended(process.returncode, message)
 
     def weights(self, kimg: int) -> bytes:

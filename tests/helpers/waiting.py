@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 600) -> None:
     """Return when the condition holds; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():

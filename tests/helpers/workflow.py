@@ -65,7 +65,7 @@ class Workflow:
 
     def run(self, *arguments: str) -> Ended:
         process = self.start(*arguments)
-        text, _ = process.communicate(timeout=300)
+        text, _ = process.communicate(timeout=900)
         return Ended(process.returncode, text)
 
     def make(self, *targets: str) -> Ended:

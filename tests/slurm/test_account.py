@@ -40,7 +40,7 @@ def submit(*options: str, command: str, folder: Path) -> str:
 
 def wait(*jobs: str) -> None:
     """Wait until the accounting knows that the last start of each job has ended."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         known = parse_starts(ask_sacct(jobs))
         if set(jobs) <= set(known) and all(known[job][-1].state in ENDED for job in jobs):

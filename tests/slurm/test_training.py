@@ -15,7 +15,7 @@ from helpers.waiting import wait_until
 from diffit.runs import metrics_log
 from diffit.store import files
 
-KIMG, TIMEOUT_SECONDS = 20, 180
+KIMG, TIMEOUT_SECONDS = 20, 500
 TWO_NODES = ("--nodes", "2", "--gpu", "1")
 EVERY_STEP = ("--checkpoint-minutes", "0")
 

@@ -19,7 +19,7 @@ from helpers.waiting import wait_until
 from helpers.workflow import tiny_config, write_pictures
 
 RESULT = "results/tiny_fid.csv"
-SECONDS = 400
+SECONDS = 900
 
 
 class Site:
@@ -237,7 +237,7 @@ def test_controller_and_accounting_may_be_unavailable_for_a_while(fork):
     time.sleep(15)
     fork.cluster.start_slurmdbd()
     fork.cluster.start_slurmctld()
-    assert head.wait(240) == 0, fork.said()
+    assert head.wait(600) == 0, fork.said()
     assert json.loads((fork.folder / "results/samples/tiny/1/short/manifest.json").read_text())["count"] == 16
     assert not fork.queue()
 
