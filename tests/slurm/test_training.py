@@ -179,7 +179,7 @@ def test_three_preemptions_in_a_row_change_nothing(run, undisturbed, cluster):
 @pytest.mark.extended
 def test_a_run_longer_than_its_time_limit_continues(run, undisturbed):
     head = run.start("--runtime", "1", *EVERY_STEP)  # the warning comes 15 s before the end
-    head.ends(seconds=400)
+    head.ends(seconds=900)
     assert len(run.jobs) > 1 and list(run.submitted()) == [run.job]
     assert run.weights() == undisturbed.weights()
 
