@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 import pooch
 
 from diffit.cli import Parser, UserError, positive_int, run_command
+from diffit.config import paths
 from diffit.data import imagenet_classes
 from diffit.scoring import inception_weights
 from diffit.scoring.compare import score
@@ -39,7 +40,7 @@ from diffit.store import adm_npz, files
 from diffit.store.fingerprint import commit
 from diffit.store.manifest import gather, has_manifest, read_manifest, shard_paths
 
-NETWORK = Path("results/archives/inception")  # where the workflow keeps it
+NETWORK = Path(paths.INCEPTION).parent
 
 
 def features_of(path: Path, protocol: str, network: Path | None, scratch: Path) -> Features:

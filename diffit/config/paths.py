@@ -23,6 +23,7 @@ LATENT_INDEX = "results/latents/{dataset}/{vae}/{shard}-of-{shards}.index.npz"
 
 # A run: its milestones, and the state that its training keeps beside them (see diffit/runs/).
 RUN = "results/runs/{run}"
+RUN_STATE = "results/runs/{run}/state"
 RUN_RECORD = "results/runs/{run}/state/run.json"
 RUN_LEGS = "results/runs/{run}/state/legs.json"
 RUN_LOG = "results/runs/{run}/state/log.jsonl"

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from diffit.config import paths
 from diffit.config.validation import lookup
 from diffit.data.shard_ranges import shard_of_blocks, shard_range
 from diffit.data.sources import SOURCES
@@ -25,7 +26,8 @@ from diffit.scoring.metrics import ARRAYS, metrics_of
 from diffit.scoring.protocols import PROTOCOLS
 from diffit.scoring.resizing import SIZE
 from diffit.store import files
-from diffit.training.task import expected_network
+from diffit.training.image_loader import DECODED
+from diffit.training.task import expected_network, images_at, milestone_folder
 from diffit.weights import vae
 from diffit.weights.vae_shape import expected_shape, factor_of
 
@@ -90,13 +92,13 @@ class Costs:
 
     Args:
         config: the configuration as :func:`diffit.config.toy_runs.complete` completes it.
-        results: the folder of results, read for finished downloads and checkpoints.
+        folder: the workflow's folder; its finished downloads and checkpoints are read.
         gpu: the GPU that runs all jobs.
         counts: the number of images in data sets that are not downloaded yet.
     """
 
-    def __init__(self, config: dict, results: Path, gpu: Gpu, counts: dict[str, int]):
-        self.config, self.results, self.gpu, self.counts = config, results, gpu, counts
+    def __init__(self, config: dict, folder: Path, gpu: Gpu, counts: dict[str, int]):
+        self.config, self.folder, self.gpu, self.counts = config, folder, gpu, counts
         for name in counts:
             self._dataset(name)
         self.unknown: set[str] = set()  # data sets whose number of images was asked for and is unknown
@@ -115,7 +117,7 @@ class Costs:
 
     def count(self, dataset: str) -> float:
         """Images in a data set, from its download, its source or the user; NaN if unknown."""
-        archive = self.results / "archives" / dataset / "archive.json"
+        archive = self.folder / paths.ARCHIVE.format(dataset=dataset)
         listed = files.read_json(archive, "delete it").get("count") if archive.exists() else None
         known = listed or SOURCES[self._dataset(dataset)["source"]].images or self.counts.get(dataset)
         if known is None:
@@ -160,10 +162,9 @@ class Costs:
             targets[job["run"]] = max(int(job["kimg"]), targets.get(job["run"], 0))
         costs = []
         for name, kimg in targets.items():
-            run, checkpoints = self.config["runs"][name], Checkpoints(self.results / "runs" / name / "state")
+            run = self.config["runs"][name]
             training = run["training"]
-            whole = math.ceil(kimg * 1000 / training["batch"]) * training["batch"]
-            images = max(0, whole - checkpoints.images())
+            images = max(0, images_at(kimg, training["batch"]) - Checkpoints(self._state(name)).images())
             forward = size(self.net(run)).flops
             hours = self.gpu.hours(3 * forward * images, training["precision"], self.gpu.training)
             costs.append(Cost(images, hours, self._run_bytes(name, kimg)))
@@ -198,6 +199,9 @@ class Costs:
             costs.append(Cost(images, self._inference(images * inception()), images * (floats * 4 + 8)))
         return costs
 
+    def _state(self, run: str) -> Path:
+        return self.folder / paths.RUN_STATE.format(run=run)
+
     def _inference(self, work: float, precision: str = "float32") -> float:
         return self.gpu.hours(work, precision, self.gpu.inference)
 
@@ -225,15 +229,15 @@ class Costs:
 
     def _run_bytes(self, name: str, kimg: int) -> float:
         """Bytes of the checkpoints (weights, EMA, two moments), of one being written, and of milestones, in float32."""
-        run, folder = self.config["runs"][name], self.results / "runs" / name / "state"
+        run, state = self.config["runs"][name], self._state(name)
         weights = 4 * size(self.net(run)).parameters
-        checkpoints = KEEP + 1 - len(list(folder.glob("checkpoint-*.pt")))
+        checkpoints = KEEP + 1 - len(Checkpoints(state).paths())
         milestones = {0, kimg, *(milestone for milestone in run["milestones"] if milestone < kimg)}
-        written = sum((folder / "milestones" / str(milestone)).exists() for milestone in milestones)
+        written = sum(milestone_folder(state, milestone).exists() for milestone in milestones)
         return checkpoints * 4 * weights + (len(milestones) - written) * weights
 
     def _decoded_bytes(self, dataset: str) -> float:
         """Bytes of the decoded images that training maps into memory: uint8 [N, 3, H, W], and labels of 8 bytes."""
-        if (self.results / "data" / dataset / "decoded.safetensors").exists():
+        if (self.folder / paths.DATA.format(dataset=dataset)).with_name(DECODED).exists():
             return 0
         return self.count(dataset) * (3 * self._dataset(dataset)["resolution"] ** 2 + 8)

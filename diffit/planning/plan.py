@@ -159,7 +159,7 @@ def main() -> None:
         print("Nothing to be done: everything asked for exists.")
         return
     gpu, results = Gpu(arguments.peak_tflops * 1e12, arguments.utilization), workflow.folder / "results"
-    costs = Costs(workflow.config, results, gpu, dict(arguments.images))
+    costs = Costs(workflow.config, workflow.folder, gpu, dict(arguments.images))
     planned_stages = stages(workflow.jobs, costs)
     print(table(planned_stages, arguments.gpus, arguments.jobs))
     print(f"\n{assumptions(gpu, arguments.gpus, arguments.jobs)}")

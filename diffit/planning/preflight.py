@@ -135,7 +135,7 @@ def _longest_hours(workflow: Workflow, costs: Costs, request: slurm_site.JobRequ
 def check(workflow: Workflow, counts: dict[str, int], wait: float | None) -> list[CheckResult]:
     """All checks, in the order in which a run would fail."""
     results = workflow.folder / "results"
-    costs = Costs(workflow.config, results, Gpu(), counts)
+    costs = Costs(workflow.config, workflow.folder, Gpu(), counts)
     found = check_packages() + check_cluster(workflow, costs, wait)
     if wait is None:  # no test job has checked it
         found += check_file_system(results, Path("/proc/mounts").read_text())

@@ -42,4 +42,4 @@ __all__ = [
     "object_schema",
     "one_of",
     "optional",
-]  # fmt: skip
+]

@@ -30,18 +30,18 @@ class Checkpoints:
             with temporary.open("wb") as file:
                 torch.save(content, file)
             files.seal(path, written=temporary, images=images)
-        for old in self._paths()[:-KEEP]:
+        for old in self.paths()[:-KEEP]:
             old.unlink()
             files.sidecar(old).unlink(missing_ok=True)
 
     def load(self) -> dict | None:
         """Load the newest checkpoint to the CPU; None if there is none. Call :meth:`clean_up` first."""
-        paths = self._paths()
+        paths = self.paths()
         return torch.load(paths[-1], map_location="cpu", weights_only=True) if paths else None
 
     def images(self) -> int:
         """Return the images that the newest checkpoint has seen, 0 if there is none. Call :meth:`clean_up` first."""
-        paths = self._paths()
+        paths = self.paths()
         return files.read_json(files.sidecar(paths[-1]), remedy="repeat the command")["images"] if paths else 0
 
     def clean_up(self) -> None:
@@ -51,8 +51,8 @@ class Checkpoints:
         """
         for unfinished in self.folder.glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
-        damaged = [path for path in self._paths() if not self._is_intact(path)]
-        if damaged and len(damaged) == len(self._paths()):
+        damaged = [path for path in self.paths() if not self._is_intact(path)]
+        if damaged and len(damaged) == len(self.paths()):
             raise UserError(
                 f"every checkpoint in {self.folder} is damaged; "
                 f"restore one from a backup, or start over by deleting {self.folder.parent}"
@@ -69,5 +69,6 @@ class Checkpoints:
             return False
         return True
 
-    def _paths(self) -> list[Path]:
+    def paths(self) -> list[Path]:
+        """The checkpoints, oldest first."""
         return sorted(self.folder.glob("checkpoint-*.pt"))

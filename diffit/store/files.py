@@ -64,13 +64,16 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def user_file(path: str) -> Path:
-    """The file that a key ``path`` of the configuration names. Raises :class:`UserError` if it is not a file."""
+def user_file(
+    path: str, key: str = "path", remedy: str = "correct the key in the config or put the file there"
+) -> Path:
+    """The file that a key of the configuration names.
+
+    Raises :class:`UserError`, ending with ``remedy``, if it does not exist.
+    """
     found = Path(path).expanduser()
     if not found.is_file():
-        raise UserError(
-            f"path: '{path}' does not exist or is not a file; correct the key in the config or put the file there"
-        )
+        raise UserError(f"{key}: '{path}' does not exist or is not a file; {remedy}")
     return found
 
 

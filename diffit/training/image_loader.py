@@ -21,6 +21,8 @@ from diffit.training.ranks import STOP_SIGNALS
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], dict[str, np.ndarray]]
 
+DECODED = "decoded.safetensors"  # in the folder of a data set
+
 
 def decoded(folder: Path) -> tuple[Tensor, Tensor]:
     """Map all images of a data set into memory: uint8 [N, 3, H, W], and their labels: int64 [N].
@@ -29,7 +31,7 @@ def decoded(folder: Path) -> tuple[Tensor, Tensor]:
     that file and map it, so all ranks of a node share one copy in the page cache.
     """
     manifest = read_manifest(folder)
-    path = folder / "decoded.safetensors"
+    path = folder / DECODED
     if not _is_current(path, manifest["content_sha256"]):
         _decode(folder, manifest, path)
     with safe_open(path, "pt") as file:

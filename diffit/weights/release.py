@@ -62,12 +62,8 @@ def release(spec: dict, vae_folder: Path, out: Path) -> None:
 def _local_file(weights: dict) -> tuple[Path, str]:
     """The weights as a local file, downloaded from the hub if the config gives no path, and where they come from."""
     if weights["path"]:
-        path = Path(weights["path"]).expanduser()
-        if not path.is_file():
-            raise UserError(
-                f"weights.path: '{path}' does not exist or is not a file; put {weights['file']} of "
-                f"{weights['repository']} there"
-            )
+        remedy = f"put {weights['file']} of {weights['repository']} there"
+        path = files.user_file(weights["path"], "weights.path", remedy)
         return path, str(path)
     from huggingface_hub import hf_hub_download  # here, because a local file needs no hub
     from huggingface_hub.errors import HfHubHTTPError

@@ -45,7 +45,7 @@ def real_config() -> dict:
 def costs(real_config, tmp_path):
     """Costs under the repository's configuration, with the number of images in ImageNet."""
     counts = {"imagenet256": IMAGENET, "imagenet512": IMAGENET}
-    return lambda counts=counts: Costs(copy.deepcopy(real_config), tmp_path / "results", Gpu(), counts)
+    return lambda counts=counts: Costs(copy.deepcopy(real_config), tmp_path, Gpu(), counts)
 
 
 def plan(folder: Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -8,8 +8,7 @@ import signal
 
 import numpy as np
 import pytest
-import torch
-from helpers.batches import read
+from helpers.batches import assert_same_for_any_cut
 from helpers.training import EVERY_STEP, Training, wait_for_images
 
 from diffit import process
@@ -17,7 +16,6 @@ from diffit.cli import UserError
 from diffit.sample import sample
 from diffit.store import files, tars
 from diffit.store.manifest import gather, read_images, read_manifest, shard_paths
-from diffit.training import image_loader
 from diffit.training.latent_loader import LatentTars, TrainingLatents, stage
 from diffit.weights import vae
 
@@ -44,23 +42,8 @@ def test_mapped_moments_and_labels_are_those_of_the_tars(latents):
 
 
 def test_ranks_microbatches_and_workers_change_neither_latents_nor_draws(latents):
-    images = training_set(latents, xflip=True)
-    start, stop, batch = 110, 114, 16  # crosses into the second epoch at image 1,797
-    expected = read(images, image_loader.microbatches(start, stop, batch, batch, 0, 1))
-    for world, microbatch, workers in [(2, 8, 0), (2, 4, 2)]:
-        ranks = [
-            read(images, image_loader.microbatches(start, stop, batch, microbatch, rank, world), workers)
-            for rank in range(world)
-        ]
-        numbers = [
-            number
-            for rank in range(world)
-            for part in image_loader.microbatches(start, stop, batch, microbatch, rank, world)
-            for number in part
-        ]
-        order = torch.tensor(numbers).argsort()
-        for name, value in expected.items():
-            assert torch.equal(torch.cat([rank[name] for rank in ranks])[order], value), name
+    steps = range(110, 114)  # they cross into the second epoch at image 1,797
+    assert_same_for_any_cut(training_set(latents, xflip=True), steps, 16, [(2, 8, 0), (2, 4, 2)])
 
 
 def test_each_epoch_samples_the_posterior_of_an_image_again(latents):
