@@ -2,8 +2,11 @@
 
 An image is mirrored, scaled, rotated, squeezed along one direction and shifted, in this order. Each transformation is
 applied independently with its own probability. The network sees the parameters as nine labels, which are 0 for an
-unchanged image. In sampling, all labels are 0. Resampling is our own: band-limited interpolation to twice the
-resolution, bilinear lookup, and a least-squares fit by an image of the original resolution.
+unchanged image. In sampling, all labels are 0.
+
+For the same parameters the result is EDM's. Images are extended by reflection, by at most their size minus 1, without
+repeating the outermost pixels, and are 0 beyond. They are resampled to twice the resolution with the low-pass filter of
+the wavelet sym6, looked up bilinearly, and reduced with the same filter.
 """
 
 import functools
@@ -21,7 +24,14 @@ LABELS = 9
 _SCALE_STEP = 0.2  # standard deviation of scale and squeeze in octaves
 _SHIFT_STEP = 1 / 8  # standard deviation of shifts as a fraction of the image's side
 _TURNED_SQUEEZES = 1 / 2  # fraction of squeezes in a random direction; the others are along the axes
-_LOBES = 4  # of the Lanczos kernel
+_LAG = 1 / 2  # of the center of a fine image behind that of its image, because pixel i becomes the fine pixel 2i
+# Low-pass filter of the wavelet sym6 (Daubechies 1992, Ten Lectures on Wavelets); its sum is sqrt(2).
+_LOW_PASS = (
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+    0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
+    0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
+_MARGIN = len(_LOW_PASS) // 2 - 1  # fine pixels that the filter reads before and after the image
 
 
 @dataclass(frozen=True)
@@ -81,10 +91,11 @@ class AugmentPipe:
         out = images
         for axis, flip in zip((3, 2), flips.T, strict=True):
             out = torch.where(flip[:, None, None, None], out.flip(axis), out)
-        if self.p > 0:
-            moved = (rest != 0).any(dim=1)[:, None, None, None]
+        # Only images that are moved are resampled, which takes most of the time. On a GPU, the selection waits for it.
+        moved = (rest != 0).any(dim=1).nonzero()[:, 0] if self.p > 0 else ()
+        if len(moved):
             with torch.autocast(images.device.type, enabled=False):  # keep the full precision of pixels
-                out = torch.where(moved, _warp(out, rest), out)
+                out = out.index_copy(0, moved, _warp(out[moved], rest[moved]))
         return out, _labels(parameters)
 
 
@@ -110,18 +121,28 @@ def _labels(parameters: Tensor) -> Tensor:
 def _warp(images: Tensor, parameters: Tensor) -> Tensor:
     """Images [B, C, H, W], the last six parameters [B, 6] -> scaled, rotated, squeezed and shifted images."""
     h, w = images.shape[2:]
-    up_h, up_w = (_upsampling(n).to(images) for n in (h, w))  # [2H, H], [2W, W]
-    down_h, down_w = (_downsampling(n).to(images) for n in (h, w))  # [H, 2H], [W, 2W]
-    fine = up_h @ images @ up_w.T  # [B, C, 2H, 2W]
-    grid = F.affine_grid(_output_to_input(parameters, w / h), list(fine.shape), align_corners=False)
-    fine = F.grid_sample(fine, grid, padding_mode="reflection", align_corners=False)
+    up_h, up_w = (_upsampling(n).to(images) for n in (h, w))  # [6H - 4, H], [6W - 4, W]
+    down_h, down_w = (_downsampling(n).to(images) for n in (h, w))  # [H, 2H + 10], [W, 2W + 10]
+    fine = up_h @ images @ up_w.T  # [B, C, 6H - 4, 6W - 4]
+    out_h, out_w = down_h.shape[1], down_w.shape[1]
+    matrices = _output_to_input(parameters, (w, h), (fine.shape[3], fine.shape[2]), (out_w, out_h))
+    grid = F.affine_grid(matrices, [*fine.shape[:2], out_h, out_w], align_corners=False)
+    fine = F.grid_sample(fine, grid, padding_mode="zeros", align_corners=False)  # [B, C, 2H + 10, 2W + 10]
     return down_h @ fine @ down_w.T  # [B, C, H, W]
 
 
-def _output_to_input(parameters: Tensor, aspect: float) -> Tensor:
-    """Matrices [B, 2, 3] that map the coordinates of an output pixel to the coordinates of its input pixel.
+def _output_to_input(
+    parameters: Tensor, image: tuple[int, int], before: tuple[int, int], after: tuple[int, int]
+) -> Tensor:
+    """Matrices [B, 2, 3] that map a fine pixel after the transformation to its place among the fine pixels before.
 
-    Coordinates are those of :func:`affine_grid`: from -1 to 1, x to the right and y down. ``aspect`` is width / height.
+    Coordinates are those of :func:`affine_grid`: from -1 to 1, x to the right and y down.
+
+    Args:
+        parameters: the last six parameters [B, 6].
+        image: width and height of the image in its own pixels.
+        before: width and height of the fine image before the transformation.
+        after: width and height of the fine image after it.
     """
     scale, rotation, squeeze, direction, shift_x, shift_y = parameters.T
     # The transformation is A = squeeze · rotation · scale around the center, then a shift; this is its inverse.
@@ -130,10 +151,10 @@ def _output_to_input(parameters: Tensor, aspect: float) -> Tensor:
     turn = _rotation(direction)
     unsqueeze = turn @ torch.diag_embed(along) @ turn.mT
     inverse = shrink * _rotation(-rotation) @ unsqueeze  # [B, 2, 2] in pixel units
-    axes = inverse.new_tensor([aspect, 1])
-    inverse = inverse * axes / axes[:, None]  # in units of half the image size
-    shift = 2 * _SHIFT_STEP * torch.stack([shift_x, shift_y], dim=1)[:, :, None]  # [B, 2, 1]
-    return torch.cat([inverse, -inverse @ shift], dim=2)
+    sides, before, after = (inverse.new_tensor(size) for size in (image, before, after))  # each [2]
+    shift = 2 * _SHIFT_STEP * sides * torch.stack([shift_x, shift_y], dim=1)  # [B, 2] in fine pixels
+    offset = inverse @ (_LAG - shift)[:, :, None] - _LAG  # [B, 2, 1]
+    return torch.cat([inverse * after, 2 * offset], dim=2) / before[:, None]
 
 
 def _rotation(angle: Tensor) -> Tensor:
@@ -144,22 +165,19 @@ def _rotation(angle: Tensor) -> Tensor:
 
 @functools.cache
 def _upsampling(n: int) -> Tensor:
-    """Matrix of Lanczos interpolation from n to 2n pixels with reflection at the borders: float64 [2n, n]."""
-    places = (np.arange(2 * n) + 0.5) / 2 - 0.5  # positions of the fine pixels in units of coarse pixels
-    sources = np.arange(-_LOBES - 1, n + _LOBES + 1)
-    offsets = places[:, None] - sources  # [2n, n + 2 lobes + 2]
-    kernel = np.sinc(offsets) * np.sinc(offsets / _LOBES) * (np.abs(offsets) < _LOBES)
-    kernel /= kernel.sum(axis=1, keepdims=True)
-    inside = sources % (2 * n)
-    inside = np.minimum(inside, 2 * n - 1 - inside)
-    return torch.from_numpy(kernel @ np.eye(n)[inside])
+    """Matrix that extends n pixels by n - 1 reflected ones at both ends and doubles the resolution: [6n - 4, n].
+
+    Float64. The reflection does not repeat the outermost pixels, and pixels beyond it are 0.
+    """
+    reflected = np.abs(np.arange(1 - n, 2 * n - 1))
+    reflected = np.minimum(reflected, 2 * (n - 1) - reflected)  # source of each of the 3n - 2 pixels
+    return _downsampling(len(reflected)).T[_MARGIN:-_MARGIN] @ torch.eye(n, dtype=torch.float64)[reflected]
 
 
 @functools.cache
 def _downsampling(n: int) -> Tensor:
-    """Matrix of the least-squares fit of 2n pixels by interpolated n pixels: float64 [n, 2n].
-
-    It is the pseudoinverse of :func:`_upsampling`. Detail that n pixels cannot represent is orthogonal to their range,
-    so it is removed without aliasing.
-    """
-    return torch.linalg.pinv(_upsampling(n))
+    """Matrix that filters 2n fine pixels and a margin of 5 at both ends to n pixels: float64 [n, 2n + 10]."""
+    matrix = torch.zeros(n, 2 * (n + _MARGIN), dtype=torch.float64)
+    for i in range(n):
+        matrix[i, 2 * i : 2 * i + len(_LOW_PASS)] = torch.tensor(_LOW_PASS, dtype=torch.float64)
+    return matrix

@@ -49,11 +49,31 @@ def test_an_unchanged_image_keeps_its_exact_values_and_gets_zero_labels():
     assert torch.equal(labels, torch.zeros(1, 9))
 
 
+def test_the_result_is_edms_for_the_same_parameters(golden):
+    g = golden("edm_augment")
+    out, _ = EVERYTHING(g["images"], g["parameters"])
+    assert (out - g["augmented"]).abs().max() < 1e-4 * g["augmented"].abs().max()
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("pixels", [3, -7, 28, -28, 43])
+def test_a_shift_by_whole_pixels_moves_the_image_reflected_without_its_outermost_pixels_between_zeros(axis, pixels):
+    x = noise(size=32)
+    out, _ = EVERYTHING(x, parameters(**{"shift_y" if axis == 2 else "shift_x": pixels / 4}))
+    extended = np.pad(x.numpy(), [(0, 0), (0, 0), (31, 31), (31, 31)], mode="reflect")
+    extended = np.pad(extended, [(0, 0), (0, 0), (32, 32), (32, 32)])
+    expected = torch.from_numpy(np.roll(extended, pixels, axis)[..., 63:95, 63:95].copy())
+    if abs(pixels) > 31:  # the filter blurs the edge to the zeros
+        out, expected = out.narrow(axis, 0, 9), expected.narrow(axis, 0, 9)
+        assert not expected.any()
+    assert torch.allclose(out, expected, atol=5e-5)
+
+
 @pytest.mark.parametrize("turns", [-1, 1, 2])
-def test_quarter_turns_equal_rot90_for_any_image(turns):
-    x = noise()
+def test_quarter_turns_are_nearly_rot90_of_a_smooth_image(turns):
+    x = picture()
     out, _ = EVERYTHING(x, parameters(rotation=-turns * math.pi / 2))  # rot90 turns x to −y
-    assert torch.allclose(out, torch.rot90(x, turns, (2, 3)), atol=1e-4)
+    assert torch.allclose(out, torch.rot90(x, turns, (2, 3)), atol=0.07)
 
 
 def test_a_shift_of_one_standard_deviation_is_an_eighth_of_the_side_to_the_right_and_down():
@@ -90,9 +110,11 @@ def test_the_order_is_flip_rotation_squeeze_shift():
     assert error_inside(together, one_by_one, margin=12) < 0.06
 
 
-def test_a_constant_image_stays_constant_under_all_transformations():
+def test_a_constant_image_stays_constant_if_no_zeros_come_into_view():
     gray = torch.full((64, 3, 16, 16), 0.3)
     p = torch.from_numpy(np.stack([EVERYTHING.draw(np.random.default_rng(i)) for i in range(64)]))
+    p[:, 2] = p[:, 2].abs()  # enlarge only
+    p[:, [4, 6, 7]] /= 2
     assert torch.allclose(EVERYTHING(gray, p)[0], gray, atol=1e-5)
 
 
@@ -102,7 +124,7 @@ def test_a_wide_image_is_rotated_by_the_same_angle():
     out, _ = EVERYTHING(x, parameters(rotation=math.pi / 2))
     expected = torch.zeros_like(x)
     expected[..., 10:14, 15:17] = 1.0  # a vertical bar below it
-    assert torch.allclose(out[..., 8:24], expected[..., 8:24], atol=0.05)  # further outside, the reflected bar appears
+    assert torch.allclose(out[..., 8:24], expected[..., 8:24], atol=0.08)  # further outside, the reflected bar appears
 
 
 def test_labels_follow_from_the_parameters():
