@@ -13,9 +13,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def positional_embedding(positions: Tensor, dim: int) -> Tensor:
-    """cos(w_k p), then sin(w_k p), of positions p [B] for w_k = 10000^(-2k / dim), k < dim/2: float32 [B, dim]."""
-    octaves = torch.arange(dim // 2, device=positions.device, dtype=torch.float32) / (dim // 2)
+def positional_embedding(positions: Tensor, dim: int, endpoint: bool = False) -> Tensor:
+    """cos(w_k p), then sin(w_k p), of positions p [B] for k = 0, ..., n - 1 with n = dim/2: float32 [B, dim].
+
+    w_k = 10000^(-k / n) as in ADM, or 10000^(-k / (n - 1)) with ``endpoint``, as in the networks of EDM.
+    """
+    half = dim // 2
+    octaves = torch.arange(half, device=positions.device, dtype=torch.float32) / (half - endpoint)
     angles = positions.float()[:, None] * torch.exp(-math.log(10000) * octaves)  # [B, dim/2]
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 

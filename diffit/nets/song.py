@@ -1,9 +1,10 @@
-"""DDPM++ and NCSN++ (Song et al. 2021) as described in EDM, for Table 5, with self-attention or with TMSA.
+"""DDPM++ and NCSN++ (Song et al. 2021) as in EDM, for Table 5, with self-attention or with TMSA.
 
 Both are U-nets of residual cells with self-attention at one resolution. DDPM++ resizes by averaging and repeating
 pixels and has a sinusoidal time embedding. NCSN++ resizes with the filter [1, 3, 3, 1], embeds time by random Fourier
-features, and adds the downsampled input image at each level of the encoder. The variants with TMSA replace the
-self-attention layers and change nothing else.
+features, and adds the input image to each level of the encoder, convolved and then downsampled. With self-attention,
+both compute what EDM's networks compute with the same weights. The variants with TMSA replace the self-attention layers
+and change nothing else.
 """
 
 import math
@@ -21,6 +22,7 @@ SMALLEST_GROUP = 4  # channels per group of group normalization; wider layers ha
 SKIP_SCALE = math.sqrt(0.5)
 FOURIER_SCALE = 16.0
 NEARLY_ZERO_GAIN = 1e-5  # of the initial weights of layers whose output is added to another branch
+ATTENTION_GAIN = math.sqrt(0.2)  # of the initial weights of queries, keys and values
 FILTERS = {"ddpmpp": (1, 1), "ncsnpp": (1, 3, 3, 1)}
 
 
@@ -69,14 +71,17 @@ def group_norm(dim: int) -> nn.GroupNorm:
 
 
 class ResizingFilter(nn.Module):
-    """Down- or upsampling by 2 with a separable filter: [B, C, H, W] -> [B, C, H/2, W/2] or [B, C, 2H, 2W]."""
+    """Down- or upsampling by 2 with a separable filter: [B, C, H, W] -> [B, C, H/2, W/2] or [B, C, 2H, 2W].
 
-    def __init__(self, taps: tuple[int, ...], up: bool):
+    If the input is already ``padded``, the filter adds no padding of its own.
+    """
+
+    def __init__(self, taps: tuple[int, ...], up: bool, padded: bool = False):
         super().__init__()
         line = torch.tensor(taps, dtype=torch.float32)
         kernel = torch.outer(line, line) / line.sum() ** 2
         self.register_buffer("kernel", kernel[None, None], persistent=False)
-        self.up, self.padding = up, (len(taps) - 1) // 2
+        self.up, self.padding = up, 0 if padded else (len(taps) - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
@@ -187,8 +192,9 @@ class SongUNet(nn.Module):
             if level:
                 cells.append(ResidualCell(dim, dim, c, grid, resize=ResizingFilter(taps, up=False)))
                 if c.form == "ncsnpp":  # the image of a level is computed from the image of the level before
-                    self.image_downsamplers.append(ResizingFilter(taps, up=False))
-                    self.inputs.append(nn.Conv2d(image_dim, dim, 3, padding=1))
+                    padding = 1 + (len(taps) - 1) // 2  # of the convolution and of the filter after it, as in EDM
+                    self.inputs.append(nn.Conv2d(image_dim, dim, 3, padding=padding))
+                    self.image_downsamplers.append(ResizingFilter(taps, up=False, padded=True))
                     image_dim = dim
                 skips.append(dim)
             for _ in range(c.blocks):
@@ -216,19 +222,25 @@ class SongUNet(nn.Module):
             self.decoder.append(cells)
 
     def initialize_weights(self) -> None:
-        """Initialize all weights: Glorot, and nearly 0 for layers whose output is added to another branch."""
+        """Initialize all weights: Glorot as in EDM, with a gain of sqrt(0.2) for queries, keys and values.
+
+        In TMSA this includes their projections of the time token. The gain is nearly 0 for layers whose output is added
+        to another branch.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            if isinstance(module, TMSA):
-                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
         for module in self.modules():
             if isinstance(module, ResidualCell):
                 nn.init.xavier_uniform_(module.conv1.weight, gain=NEARLY_ZERO_GAIN)
-                if module.attends:
-                    nn.init.xavier_uniform_(module.attention.proj.weight, gain=NEARLY_ZERO_GAIN)
+            if isinstance(module, TMSA | SpatialAttention):
+                nn.init.xavier_uniform_(module.qkv.weight, gain=ATTENTION_GAIN)
+                nn.init.xavier_uniform_(module.proj.weight, gain=NEARLY_ZERO_GAIN)
+            if isinstance(module, TMSA):
+                nn.init.xavier_uniform_(module.qkv_temb.weight, gain=ATTENTION_GAIN)
+                nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
         nn.init.xavier_uniform_(self.head[-1].weight, gain=NEARLY_ZERO_GAIN)
 
     def forward(self, x: Tensor, noise: Tensor, augment: Tensor | None = None) -> Tensor:
@@ -240,7 +252,7 @@ class SongUNet(nn.Module):
             for number, cell in enumerate(cells):
                 x = self._run(cell, x, time)
                 if level and not number and self.inputs:
-                    image = self.inputs[level - 1](self.image_downsamplers[level - 1](image))
+                    image = self.image_downsamplers[level - 1](self.inputs[level - 1](image))
                     x = image = (x + image) * SKIP_SCALE
                 skips.append(x)
         for cell in self.middle:
@@ -253,7 +265,7 @@ class SongUNet(nn.Module):
     def _time(self, noise: Tensor, augment: Tensor | None) -> Tensor:
         with torch.autocast(noise.device.type, enabled=False):
             if self.frequencies is None:
-                embedding = positional_embedding(noise, self.config.width)
+                embedding = positional_embedding(noise, self.config.width, endpoint=True)
             else:
                 angles = 2 * math.pi * noise.float()[:, None] * self.frequencies.float()
                 embedding = torch.cat([angles.cos(), angles.sin()], dim=1)

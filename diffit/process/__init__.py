@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffit.cli import UserError
-from diffit.registry import BOOLEAN, FRACTION, NUMBER, POSITIVE, Registry, default, object_schema
+from diffit.registry import BOOLEAN, FRACTION, NUMBER, POSITIVE, Registry, default, object_schema, optional
 from diffit.registry.settings import Setting
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Process:
 
 
 _AUGMENT = {
-    "augment": default(object_schema({"probability": default(FRACTION, 0), "xflip": default(BOOLEAN, False)}), {})
+    "augment": default(object_schema({"probability": default(FRACTION, 0), "xflip": default(BOOLEAN, False)}), {}),
+    "xflip": optional(BOOLEAN),
 }
 
 PROCESSES: Registry[Process] = Registry(

@@ -173,12 +173,13 @@ class EDM:
         p_mean: mean of ln(sigma) in training.
         p_std: standard deviation of ln(sigma) in training.
         augment: ``probability`` and ``xflip`` of the :class:`AugmentPipe`.
+        xflip: whether half of the training images are mirrored before the augmentation, without a label.
 
     Raises ValueError for values that are out of range.
     """
 
-    def __init__(self, sigma_data: float, p_mean: float, p_std: float, augment: dict):
-        self.sigma_data = sigma_data
+    def __init__(self, sigma_data: float, p_mean: float, p_std: float, augment: dict, xflip: bool = False):
+        self.sigma_data, self.xflip = sigma_data, xflip
         self.loss = EDMLoss(p_mean, p_std, sigma_data)
         self.pipe = AugmentPipe(augment["probability"], augment["xflip"])
 

@@ -59,14 +59,15 @@ class ScoreSDE(EDM):
 
     Args:
         augment: ``probability`` and ``xflip`` of the :class:`~diffit.process.augment.AugmentPipe`.
+        xflip: whether half of the training images are mirrored before the augmentation, without a label.
     """
 
     loss_class: type[ScoreSDELoss]
     denoiser_class: type[ScoreSDEDenoiser]
     sigma_range: tuple[float, float]  # the smallest and largest noise level in training
 
-    def __init__(self, augment: dict):
-        super().__init__(sigma_data=1.0, p_mean=0.0, p_std=1.0, augment=augment)
+    def __init__(self, augment: dict, xflip: bool = False):
+        super().__init__(sigma_data=1.0, p_mean=0.0, p_std=1.0, augment=augment, xflip=xflip)
         self.loss = self.loss_class()
 
     def denoiser(self, net: nn.Module) -> ScoreSDEDenoiser:

@@ -83,19 +83,25 @@ class TrainingImages(Dataset):
         labels: int64 [N].
         draw: draws the random numbers of one image, given its generator and its shape.
         seed: the run's seed.
+        xflip: whether to mirror an image with probability 1/2.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, draw: Draw, seed: int):
-        self.images, self.labels, self.draw, self.seed = images, labels, draw, seed
+    def __init__(self, images: Tensor, labels: Tensor, draw: Draw, seed: int, xflip: bool = False):
+        self.images, self.labels, self.draw, self.seed, self.xflip = images, labels, draw, seed, xflip
         self.shape = tuple(images.shape[1:])
         self._order = Shuffle(seed, len(images))
 
     def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
         """Return a batch: ``images`` uint8 [B, C, H, W], ``labels`` int64 [B], and each drawn array as [B, …]."""
         indices = torch.from_numpy(np.array([self._order[number] for number in numbers]))
-        drawn = [self.draw(rng.training(self.seed, number), self.shape) for number in numbers]
+        generators = [rng.training(self.seed, number) for number in numbers]
+        images = self.images.index_select(0, indices)
+        if self.xflip:  # drawn before the random numbers of the process, which therefore differ from those without it
+            mirrored = torch.tensor([generator.random() < 0.5 for generator in generators])
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+        drawn = [self.draw(generator, self.shape) for generator in generators]
         batch = {name: torch.from_numpy(np.stack([draw[name] for draw in drawn])) for name in drawn[0]}
-        return {"images": self.images.index_select(0, indices), "labels": self.labels.index_select(0, indices), **batch}
+        return {"images": images, "labels": self.labels.index_select(0, indices), **batch}
 
 
 def microbatches(start: int, stop: int, batch: int, microbatch: int, rank: int, world: int) -> Iterator[list[int]]:

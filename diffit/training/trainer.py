@@ -156,7 +156,9 @@ class Trainer:
         if "vae" in self.identity:
             mapped = latent_loader.LatentTars(data, verify=self.rank.is_first)
             return latent_loader.TrainingLatents(mapped, self.process.draw, self.seed, self.process.xflip)
-        return image_loader.TrainingImages(*image_loader.decoded(data), self.process.draw, self.seed)
+        return image_loader.TrainingImages(
+            *image_loader.decoded(data), self.process.draw, self.seed, self.process.xflip
+        )
 
     def _batches(
         self, data_set: image_loader.TrainingImages | latent_loader.TrainingLatents, first_step: int, end_step: int

@@ -205,6 +205,14 @@ def test_the_network_gets_augmentation_labels_if_there_is_augmentation(augment, 
     assert (net.augment is None) == (labels == 0)
 
 
+def test_images_mirrored_without_a_label_leave_the_network_without_labels():
+    settings = {"sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2, "augment": {"probability": 0.0, "xflip": False}}
+    process = EDM(**settings, xflip=True)
+    assert (process.xflip, process.augment_labels, EDM(**settings).xflip) == (True, 0, False)
+    drawn = process.draw(np.random.default_rng(0), (1, 8, 8))
+    assert sorted(drawn) == ["noise", "sigma"]  # the loader draws and mirrors
+
+
 def test_the_loss_is_that_of_the_augmented_image():
     process = EDM(sigma_data=0.5, p_mean=-1.2, p_std=1.2, augment={"probability": 0.0, "xflip": True})
     images, noise = torch.rand(1, 1, 8, 8), torch.randn(1, 1, 8, 8)

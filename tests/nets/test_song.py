@@ -1,0 +1,26 @@
+"""Song's networks compute what EDM's compute with the same weights."""
+
+import pytest
+import torch
+from helpers.goldens import SONG, from_edm, released
+
+from diffit.nets.layers import positional_embedding
+from diffit.nets.song import SongUNet
+
+
+@pytest.mark.parametrize("name", SONG)
+def test_edms_weights_give_the_output_of_edms_network(golden, name):
+    g = golden(name)
+    net = SongUNet(SONG[name]).eval()
+    net.load_state_dict(from_edm(released(g)))
+    with torch.no_grad():
+        out = net(g["x"], g["noise"])
+    assert (out - g["output"]).abs().max() < 1e-5 * g["output"].abs().max()
+
+
+def test_the_frequencies_of_the_positional_embedding_end_at_1_in_10000_only_with_endpoint():
+    position = torch.tensor([3.0])
+    ends = torch.tensor([3.0, 3e-4]).sin()  # of frequencies 1 and 1e-4
+    assert torch.allclose(positional_embedding(position, 16, endpoint=True)[0, [8, -1]], ends)
+    adm = torch.tensor([3.0, 3 * 10000 ** (-7 / 8)]).sin()
+    assert torch.allclose(positional_embedding(position, 16)[0, [8, -1]], adm)
