@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.precision import tf32_products
 from safetensors.torch import load_file
 
 from diffit import encode
@@ -42,6 +43,14 @@ def test_the_manifest_says_of_which_images_and_by_which_vae(labelled, small_vae,
 def test_a_shard_made_again_has_the_same_bytes(labelled, small_vae, latents, tmp_path):
     again = encode.encode(labelled / SHARD, small_vae, tmp_path / SHARD)
     assert again["sha256"] == files.sha256(latents / SHARD)
+
+
+def test_encoding_computes_in_exact_float32(labelled, small_vae, tmp_path, monkeypatch):
+    seen, moments = set(), vae.VAE.moments
+    monkeypatch.setattr(vae.VAE, "moments", lambda *args: seen.add(tf32_products()) or moments(*args))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    encode.encode(labelled / SHARD, small_vae, tmp_path / SHARD)
+    assert seen == {(False, False)}
 
 
 def test_a_shard_that_is_there_is_kept(labelled, small_vae, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.clean_fid import CleanFidNetwork
+from helpers.precision import tf32_products
 from PIL import Image
 
 from diffit.cli import UserError
@@ -133,6 +134,15 @@ def test_a_protocol_gets_all_its_arrays_in_one_pass_and_names_its_gaps(inception
     record = measure(folder / "0-of-1.tar", tmp_path / "clean" / "0-of-1.npz", inception)
     assert (record["gaps"], record["resize"]) == ({}, "pillow_bicubic")
     assert sorted(read(tmp_path / "clean" / "0-of-1.npz")) == ["features", "keys", "labels"]
+
+
+def test_measuring_computes_in_exact_float32(inception, tmp_path, monkeypatch):
+    seen, call = set(), Inception.__call__
+    monkeypatch.setattr(Inception, "__call__", lambda *args: seen.add(tf32_products()) or call(*args))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    folder = write_images(tmp_path / "images", pixels(1))
+    measure(folder / "0-of-1.tar", tmp_path / "features" / "0-of-1.npz", inception)
+    assert seen == {(False, False)}
 
 
 def counted(call, passes: list[int]):

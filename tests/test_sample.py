@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.precision import tf32_products
 
 from diffit.cli import UserError
 from diffit.data.shard_ranges import shard_of_blocks
 from diffit.nets import build
+from diffit.nets.ushaped import UShapedDiffiT
+from diffit.numerics import rng
 from diffit.numerics.pixels import to_uint8
-from diffit.sample import sample
+from diffit.sample import Latents, _label, sample
 from diffit.store.manifest import gather, read_images, read_manifest
 from diffit.weights import milestone
 
@@ -122,6 +126,31 @@ def test_the_shards_partition_the_blocks():
 def test_pixels_are_truncated_as_edm_writes_them():
     values = torch.tensor([-2.0, -1.0, -0.9999, 0.0, 0.999, 1.0, 2.0]).reshape(1, 1, 1, 7)
     assert to_uint8(values).flatten().tolist() == [0, 0, 0, 128, 255, 255, 255]
+
+
+def test_decoded_pixels_are_truncated_as_the_released_sampler_writes_them():
+    values = torch.tensor([-2.0, -1.0, -0.9999, 0.0, 0.9999, 1.0, 2.0]).reshape(1, 1, 1, 7)
+    canvas = Latents.__new__(Latents)
+    canvas.vae = SimpleNamespace(decode=lambda latents: latents)
+    assert canvas(values).flatten().tolist() == [0, 0, 0, 127, 254, 255, 255]
+
+
+def test_random_labels_are_all_classes_equally_often():
+    labels = [_label({"labels": "random"}, 10, seed, rng.sampling(seed)) for seed in range(3000)]
+    counts = np.bincount(labels, minlength=10)
+    assert len(counts) == 10 and counts.min() > 220 and counts.max() < 380
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
+def test_float32_products_use_tf32_while_sampling_only_if_the_precision_says_so(
+    trained, tmp_path, monkeypatch, precision, tf32
+):
+    seen, forward = set(), UShapedDiffiT.forward
+    monkeypatch.setattr(UShapedDiffiT, "forward", lambda *args: seen.add(tf32_products()) or forward(*args))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not tf32)
+    make(trained, tmp_path / "samples", 1, precision=precision, images=2)
+    assert seen == {(tf32, tf32)}
+    assert tf32_products() == (False, not tf32)
 
 
 def test_damaged_weights_are_refused_by_name(trained, tmp_path):

@@ -18,6 +18,10 @@ SHAPED = {
     "kind": "ushaped", "width": 64, "multipliers": [1, 2], "blocks": 1, "window": 4, "head_dim": 16, "mlp_ratio": 2,
     "time_dim": 64, "groups": 8, "dropout": 0.0,
 }  # fmt: skip
+VIT = {
+    "kind": "vit", "patch_size": 2, "width": 32, "multipliers": [1], "depth": 4, "head_dim": 16, "mlp_ratio": 2,
+    "decoder_dim": 32, "time_dim": 64, "groups": 8, "dropout": 0.0,
+}  # fmt: skip
 BLOCKS = {"patch_size": 2, "hidden_size": 96, "depth": 2, "num_heads": 4, "mlp_ratio": 2}
 SONG = {
     "kind": "song", "width": 64, "multipliers": [1, 2], "blocks": 1, "attention_resolution": 8, "dropout": 0.0,
@@ -40,20 +44,21 @@ def constant(value):
     return lambda weight: value
 
 
-UNIFORM, NORMAL, TRUNCATED = "uniform", "normal", "normal up to 2 units"
+UNIFORM, NORMAL = "uniform", "normal"
 GLOROT, KAIMING = (glorot, 1.0, UNIFORM), (fan_in, 1.0, NORMAL)
 ATTENTION, NEARLY_ZERO = (glorot, 0.2**0.5, UNIFORM), (glorot, 1e-5, UNIFORM)
-SMALL, TABLE = (constant(1), 0.02, NORMAL), (constant(1), 0.02, TRUNCATED)
+SMALL = (constant(1), 0.02, NORMAL)
 ZERO, ONE = 0.0, 1.0
 
-# For each network, (pattern of parameter names, law) in order; the first pattern that is found decides.
+# For each network, (pattern of parameter names, law) in order; the first pattern that is found decides. A law is the one
+# value of all parameters, or (unit, standard deviation in this unit, shape of the distribution).
 NORMS = [(r"(norm\d?|head\.0)\.weight$", ONE), (r"bias$", ZERO)]
 SONG_LAWS = [
     *NORMS,
     (r"(conv1|head\.2|attention\.proj)\.weight$", NEARLY_ZERO),
     (r"attention\.qkv\.weight$", ATTENTION),
     (r"attention\.qkv_temb\.weight$", ATTENTION),
-    (r"bias_table$", TABLE),
+    (r"bias_table$", SMALL),
     (r"^(tokenizer|inputs)|conv0|skip", GLOROT),
     (r"^(mlp|augment)|\.time\.", GLOROT),
 ]
@@ -61,7 +66,7 @@ IMAGE_LAWS = [
     (r"^decoder\.branches\.\d\.[147]\.weight$", ONE),  # group norms
     *NORMS,
     (r"head(\.2)?\.weight$", ZERO),
-    (r"bias_table$", TABLE),
+    (r"bias_table$", SMALL),
     (r"\.scale$", ONE),
     (r"\.position$", SMALL),
     (r"attn\.(qkv|qkv_temb|proj|table_temb|v_temb)\.weight$|\d\.(qkv|proj)\.weight$", GLOROT),
@@ -73,7 +78,7 @@ LATENT_LAWS = [
     (r"bias$", ZERO),
     (r"^final_layer\.linear|modulation\.weight$", ZERO),
     (r"^(y_embedder|t_embedder)", SMALL),
-    (r"bias_table$", TABLE),
+    (r"bias_table$", SMALL),
     (r"^x_embedder", (glorot_of_patches, 1.0, UNIFORM)),
     (r"attn\.(qkv|qkv_temb|proj)\.weight$", GLOROT),
     (r"mlp\.fc", GLOROT),
@@ -87,6 +92,7 @@ NETWORKS = {
     "ushaped": ({**SHAPED, **IMAGE}, IMAGE_LAWS),
     "ushaped, time in bias": ({**SHAPED, **IMAGE, "transformer": "time-in-bias"}, IMAGE_LAWS),
     "ushaped, vit stages": ({**SHAPED, **IMAGE, "encoder": "vit", "resizing": "bilinear"}, IMAGE_LAWS),
+    "vit": ({**VIT, **IMAGE}, IMAGE_LAWS),
     "latent": ({"kind": "latent", **BLOCKS, **LATENT}, LATENT_LAWS),
     "dit": ({"kind": "dit", **BLOCKS, **LATENT, "conditioning": "adaln-zero"}, LATENT_LAWS),
 }

@@ -81,6 +81,15 @@ def test_the_patch_embedding_is_initialized_as_a_linear_layer():
     assert 0.95 * bound < weight.abs().max() <= bound
 
 
+def test_all_layer_norms_add_1e_6_to_the_variance():
+    net = LatentDiffiT(TINY)
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert len(norms) == 2 * TINY.depth + 1 and norms[-1] is net.final_layer.norm
+    values = torch.tensor([1e-3, -1e-3]).repeat(8)
+    for norm in norms:
+        assert torch.allclose(norm(values), values / (2e-6) ** 0.5)
+
+
 def test_a_token_becomes_the_output_patch_at_its_position():
     layer = FinalLayer(16, channels=3, patch=2)
     tokens = torch.randn(1, 16, 16)

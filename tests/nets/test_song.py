@@ -18,6 +18,14 @@ def test_edms_weights_give_the_output_of_edms_network(golden, name):
     assert (out - g["output"]).abs().max() < 1e-5 * g["output"].abs().max()
 
 
+def test_the_fourier_frequencies_have_standard_deviation_16_and_are_not_trained():
+    torch.manual_seed(0)
+    nets = [SongUNet(SONG["song_ncsnpp"]) for _ in range(20)]
+    frequencies = torch.cat([net.frequencies for net in nets])
+    assert frequencies.std().item() == pytest.approx(16, rel=0.1) and frequencies.mean().abs() < 3
+    assert "frequencies" in nets[0].state_dict() and "frequencies" not in dict(nets[0].named_parameters())
+
+
 def test_the_frequencies_of_the_positional_embedding_end_at_1_in_10000_only_with_endpoint():
     position = torch.tensor([3.0])
     ends = torch.tensor([3.0, 3e-4]).sin()  # of frequencies 1 and 1e-4

@@ -316,6 +316,13 @@ def test_an_unknown_kind_of_sampler_is_refused_with_the_nearest_name():
         samplers.build(DDPM(1000, 0.1), {"kind": "dim", "steps": 10})
 
 
+def test_training_draws_every_timestep_with_the_first_and_the_last_equally_often():
+    process, generator = DDPM(21, 0.1), rng.training(0, 0)
+    drawn = [int(process.draw(generator, (1, 1, 1))["timestep"]) for _ in range(21 * 200)]
+    counts = np.bincount(drawn, minlength=21)
+    assert len(counts) == 21 and counts.min() > 140 and counts.max() < 260
+
+
 @pytest.mark.parametrize("wrong", [{"timesteps": 20}, {"label_dropout": 1.5}, {"label_dropout": -0.1}])
 def test_an_invalid_setting_of_the_process_is_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -59,6 +59,13 @@ def test_each_epoch_samples_the_posterior_of_an_image_again(latents):
     assert np.std(deviations) == pytest.approx(1, abs=0.02) and abs(np.mean(deviations)) < 0.02
 
 
+def test_training_sees_every_class_from_the_first_to_the_last_with_its_label(latents):
+    images = training_set(latents)
+    labels = images.__getitems__(list(range(1797)))["labels"].tolist()
+    assert np.bincount(labels).tolist() == np.bincount(images.tars.label(np.arange(1797))).tolist()
+    assert set(labels) == set(range(10))
+
+
 @pytest.mark.parametrize("xflip, share", [(False, 0.0), (True, 0.5)])
 def test_mirror_images_are_used_only_with_xflip(latents, xflip, share):
     images = training_set(latents, xflip=xflip)

@@ -1,6 +1,7 @@
 """Ranks: their place and their device."""
 
 import pytest
+from helpers.precision import tf32_products
 
 from diffit.training import ranks
 from diffit.training.ranks import Place, join
@@ -11,6 +12,12 @@ def test_a_single_process_ignores_the_variables_of_a_job_and_of_other_launchers(
         monkeypatch.setenv(name, "3")
     with join() as rank:
         assert (rank.index, rank.world, rank.is_first_here) == (0, 1, True)
+
+
+def test_ranks_compute_in_exact_float32(monkeypatch):
+    monkeypatch.setattr(ranks.torch.backends.cudnn, "allow_tf32", True)
+    with join():
+        assert tf32_products() == (False, False)
 
 
 @pytest.mark.parametrize(
