@@ -50,8 +50,8 @@ ATTENTION, NEARLY_ZERO = (glorot, 0.2**0.5, UNIFORM), (glorot, 1e-5, UNIFORM)
 SMALL = (constant(1), 0.02, NORMAL)
 ZERO, ONE = 0.0, 1.0
 
-# For each network, (pattern of parameter names, law) in order; the first pattern that is found decides. A law is the one
-# value of all parameters, or (unit, standard deviation in this unit, shape of the distribution).
+# For each network, (pattern of parameter names, law) in order; the first pattern that is found decides.
+# A law is the value of all parameters, or (unit, standard deviation in this unit, shape of the distribution).
 NORMS = [(r"(norm\d?|head\.0)\.weight$", ONE), (r"bias$", ZERO)]
 SONG_LAWS = [
     *NORMS,

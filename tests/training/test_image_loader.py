@@ -17,6 +17,7 @@ from diffit.training.trainer import Trainer
 EDM = {
     "kind": "edm", "sigma_data": 0.5, "p_mean": -1.2, "p_std": 1.2, "augment": {"probability": 0.2, "xflip": True},
 }  # fmt: skip
+MIRRORED = {"augment": {"probability": 0.0, "xflip": False}, "xflip": True}
 
 
 def dataset(digits, seed: int = 0, xflip: bool = False) -> image_loader.TrainingImages:
@@ -60,13 +61,15 @@ def test_half_of_the_images_are_mirrored_with_xflip_in_each_epoch_anew(digits):
     assert not torch.equal(*changed)
 
 
-@pytest.mark.parametrize("xflip", [{}, {"xflip": True}])
-def test_a_training_mirrors_images_if_its_process_says_so(tiny_run, digits, tmp_path, xflip):
-    spec = {**tiny_run, "process": {**EDM, **xflip}}
+@pytest.mark.parametrize(
+    ("spec", "xflip"), [(EDM, False), ({**EDM, "xflip": True}, True), ({"kind": "vp", **MIRRORED}, True)]
+)
+def test_a_training_mirrors_images_if_its_process_says_so(tiny_run, digits, tmp_path, spec, xflip):
+    run = identity({**tiny_run, "process": spec}, read_manifest(digits))
     machine = Machine(microbatch=None, workers=0, compile=False, gradient_checkpointing=False, checkpoint_minutes=60)
     with join() as rank:
-        trainer = Trainer(rank, identity(spec, read_manifest(digits)), tmp_path / "state", machine)
-        assert trainer._training_set(digits).xflip == bool(xflip)
+        trainer = Trainer(rank, run, tmp_path / "state", machine)
+        assert trainer._training_set(digits).xflip == xflip
 
 
 def test_without_xflip_the_random_numbers_are_those_of_the_process_only(digits):
