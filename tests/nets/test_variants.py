@@ -164,6 +164,15 @@ def test_songs_networks_have_the_parameters_of_edms_and_tmsa_replaces_only_atten
     assert unlike and all(".attention." in name for name in unlike)
 
 
+def test_only_the_runs_of_table_5_mirror_images_and_tell_the_network_nothing():
+    shipped = {name: CONFIG["runs"][name]["process"] for name in RUNS if "process" in CONFIG["runs"][name]}
+    unlabelled = {name: spec for name, spec in shipped.items() if spec["kind"] != "ddpm" and "xflip" in spec}
+    assert {name.removesuffix("_tmsa") for name in unlabelled} == {"cifar10_ddpmpp_vp", "cifar10_ncsnpp_ve"}
+    assert len(unlabelled) == 4
+    for spec in unlabelled.values():
+        assert (spec["xflip"], spec["augment"]) == (True, {"probability": 0, "xflip": False})
+
+
 @pytest.mark.parametrize("form", ["ddpmpp", "ncsnpp"])
 @pytest.mark.parametrize("tmsa", [False, True])
 def test_songs_networks_depend_on_time_and_process_images_independently(form, tmsa):
