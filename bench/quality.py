@@ -29,7 +29,15 @@ from diffit.store import files
 
 SHARED = Path("../shared/data/cifar10_jpeg.zip")
 CLASSES = 10
-METRICS = ("fid", "sfid", "precision", "recall")
+TITLES = {
+    "fid": "FID (lower is better)",
+    "sfid": "sFID (lower is better)",
+    "precision": "Precision (higher is better)",
+    "recall": "Recall (higher is better)",
+}
+METRICS = tuple(TITLES)
+MARKERS = "os^D"  # one per damage, and one for fewer classes
+STRENGTHS = ("undamaged", "weak", "medium", "strong")
 
 
 @dataclass(frozen=True)
@@ -125,14 +133,16 @@ def compare_damages(archive: Path, count: int, network: Path, scratch: Path) -> 
 
 
 def draw(frame: pd.DataFrame, out: Path) -> None:
-    """Plot each score against the steps of each damage; step 0 is the undamaged set."""
-    figure, axes = plt.subplots(1, len(METRICS), figsize=(14, 3.4), layout="constrained")
-    undamaged = frame[frame["what"] == "undamaged"]
-    for axis, metric in zip(axes, METRICS, strict=True):
-        for what, rows in frame[frame["what"] != "undamaged"].groupby("what", sort=False):
-            axis.plot(range(len(rows) + 1), [*undamaged[metric], *rows[metric]], marker="o", label=what)
-        axis.set(title=metric, xlabel="step", xticks=range(4), yscale="log" if "fid" in metric else "linear")
-    axes[0].legend(fontsize="x-small")
+    """Plot each score against the strength of each damage, one panel per score, with one legend below all panels."""
+    figure, axes = plt.subplots(2, 2, figsize=(9, 7), layout="constrained", sharex=True)
+    undamaged, damaged = frame[frame["what"] == "undamaged"], frame[frame["what"] != "undamaged"]
+    for axis, (metric, title) in zip(axes.flat, TITLES.items(), strict=True):
+        for (what, rows), marker in zip(damaged.groupby("what", sort=False), MARKERS, strict=True):
+            label = f"{what}: {', '.join(f'{step:g}' for step in rows['step'])}"
+            axis.plot(range(len(rows) + 1), [*undamaged[metric], *rows[metric]], marker=marker, label=label)
+        axis.set(title=title, xticks=range(len(STRENGTHS)), xticklabels=STRENGTHS, ylim=(0, None))
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     with files.atomic(out) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     plt.close(figure)

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers import differences
 from helpers.configurations import DIGITS, SMALL_VAE, TINY_RUN
 from helpers.places import SHARED
 from helpers.training import Training
@@ -23,6 +24,17 @@ with contextlib.suppress(ModuleNotFoundError):
     import torch
 
     torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--differences", action="store_true", help="print the largest differences from reference values")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("differences"):
+        terminalreporter.section("largest differences, relative to the largest value of the reference")
+        for what, difference in sorted(differences.largest.items()):
+            terminalreporter.write_line(f"{difference:8.1e}  {what}")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def resolve(name: str, table: dict, scale: Scale) -> dict:
     """
     table = copy.deepcopy(table)
     if scale.overlay:
-        _make_toy(table, scale)
+        _leave_only_toys(table, scale)
     if "architecture" in table:
         table["architecture"]["network"] = scale.network(f"table {name}", table["architecture"].pop("run"))
     for row in table["rows"]:
@@ -78,18 +78,34 @@ def resolve(name: str, table: dict, scale: Scale) -> dict:
         if "computed" in row:
             row["network"] = scale.network(place, row.pop("computed"))
         row["scores"] = _scores(place, row.pop("ours", {}), table["columns"], scale)
+    if scale.overlay and any(row["scores"] for row in table["rows"]):
+        _name_toy_data(table, scale.overlay["texts"])
     return table
 
 
-def _make_toy(table: dict, scale: Scale) -> None:
+def _leave_only_toys(table: dict, scale: Scale) -> None:
     """Reduce a table to our rows, none of which is compared with the paper, and say so."""
-    table["title"] = f"Toy of: {table['title']}"
     table["rows"] = [row for row in table["rows"] if "ours" in row or "computed" in row]
     table["notes"] += TOY_NOTES
     for row in table["rows"]:
         row.pop("against", None)
         if any(scale.is_published(source["run"]) for source in row.get("ours", {}).values()):
             row["name"] += " (as a toy: trained)"
+
+
+def _name_toy_data(table: dict, texts: dict[str, str]) -> None:
+    """Replace the names of data sets and published weights in title, headings and row names: toys show digits."""
+
+    def renamed(text: str) -> str:
+        for name, toy in texts.items():
+            text = text.replace(name, toy)
+        return text
+
+    table["title"] = f"Toy digits: {renamed(table['title'])}"
+    for column in table["columns"]:
+        column["heading"], column["group"] = renamed(column["heading"]), renamed(column["group"])
+    for row in table["rows"]:
+        row["name"] = renamed(row["name"])
 
 
 def _scores(place: str, ours: dict, columns: list[dict], scale: Scale) -> dict[str, str]:

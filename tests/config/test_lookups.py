@@ -83,7 +83,7 @@ def test_published_weights_are_not_trained_and_trained_ones_not_released(look):
         with pytest.raises(UserError, match="is trained"):
             lookup(of(run="digits"))
     assert look.release_vae(of(run="imagenet256_released")) == "results/vaes/sd-vae-ft-ema/vae.json"
-    assert look.last_kimg("imagenet256_released") == "released" and look.last_kimg("digits") == 115
+    assert look.last_kimg("imagenet256_released") == "released" and look.last_kimg("digits") == 64
 
 
 def test_sets_of_a_sampler_are_sampled_as_one(look):
@@ -133,16 +133,16 @@ def test_codes_follow_the_parts_of_a_run(look):
 
 def test_options_of_the_score_stage_are_the_runs(look):
     options = look.score_options(of(run="digits", sampler="heun18-demo", protocol="clean"))
-    assert options.split() == ["--images", "500", "--protocol", "clean", "--real-baseline"]
+    assert options.split() == ["--images", "250", "--protocol", "clean", "--real-baseline"]
     options = look.score_options(of(run="digits_latent", sampler="ddim25-demo", protocol="clean"))
     assert "--class-accuracy" in options
 
 
 def test_a_result_shows_the_last_milestone_and_the_untrained_network(look):
     assert look.result_scores(of(run="digits")) == [
-        f"results/scores/digits/{kimg}/heun18-demo/clean.json" for kimg in (115, 0)
+        f"results/scores/digits/{kimg}/heun18-demo/clean.json" for kimg in (64, 0)
     ]
-    assert look.result_samples(of(run="digits")) == "results/samples/digits/115/heun18-demo/manifest.json"
+    assert look.result_samples(of(run="digits")) == "results/samples/digits/64/heun18-demo/manifest.json"
     assert look.result_curve(of(run="digits")) == "results/digits_curve.png"
     assert look.result_curve(of(run="imagenet256_released")) == []
 

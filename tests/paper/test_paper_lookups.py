@@ -1,6 +1,7 @@
 """Lookups of the rules for tables and figures: inputs and commands at both scales, and figures of a new kind."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -87,13 +88,24 @@ def test_the_description_of_a_table_holds_what_its_command_needs(look):
     rows = json.loads(look.table_spec(table("table9")))["rows"]
     assert [sorted(row) for row in rows if "network" in row] == [["cells", "name", "network", "scores"]] * 3
     toy = json.loads(look.table_spec(table("table2", "toy_")))
-    assert toy["title"].startswith("Toy of: ") and all(row["scores"] for row in toy["rows"])
+    assert toy["title"].startswith("Toy digits: ") and all(row["scores"] for row in toy["rows"])
 
 
 def test_toys_of_published_weights_are_toys_of_the_training(look):
     assert not [path for path in look.all_scores(table("", "toy_")) if "released" in path]
     rows = json.loads(look.table_spec(table("table1", "toy_")))["rows"]
-    assert [row["name"] for row in rows] == ["DiffiT, released weights (as a toy: trained)", "DiffiT, trained here"]
+    assert [row["name"] for row in rows] == ["DiffiT, toy weights (as a toy: trained)", "DiffiT, trained here"]
+
+
+def test_titles_headings_and_rows_of_toys_name_the_digits_and_not_the_data_of_the_paper(look):
+    for name in look.tables:
+        spec = json.loads(look.table_spec(table(name, "toy_")))
+        if any(row["scores"] for row in spec["rows"]):
+            columns = [text for column in spec["columns"] for text in (column["heading"], column["group"])]
+            shown = " ".join([spec["title"], *columns, *(row["name"] for row in spec["rows"])])
+            assert not re.search("ImageNet|CIFAR|FFHQ|released", shown), shown
+            assert spec["title"].startswith("Toy digits: ")
+        assert "digits" not in json.loads(look.table_spec(table(name)))["title"]
 
 
 def test_a_table_that_does_not_exist_is_named_with_the_nearest_one(look):

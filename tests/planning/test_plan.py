@@ -131,7 +131,7 @@ def test_shards_together_cost_what_one_job_costs(costs, real_config):
 
 
 def test_a_sampler_of_lower_precision_is_faster(costs):
-    jobs, costs, needed = in_shards("sample", 1, run="digits", kimg="115", sampler="heun18-demo"), costs(), {}
+    jobs, costs, needed = in_shards("sample", 1, run="digits", kimg="64", sampler="heun18-demo"), costs(), {}
     for precision in ("float32", "tf32"):
         costs.config["samplers"]["heun18-demo"]["precision"] = precision
         needed[precision] = hours(costs.of("sample", jobs))
@@ -167,10 +167,10 @@ def test_guided_steps_are_counted_as_the_sampler_evaluates_them(guidance):
 
 
 def test_a_training_with_checkpoints_costs_what_is_left_of_it(costs, real_config, tmp_path):
-    fresh = costs().train([{"run": "digits", "kimg": "115"}])
-    checkpoints.Checkpoints(tmp_path / "results/runs/digits/state").save(64_000, {})
-    rest = costs().train([{"run": "digits", "kimg": "115"}])
-    assert (fresh[0].images, rest[0].images) == (115_008, 51_008)
+    fresh = costs().train([{"run": "digits", "kimg": "64"}])
+    checkpoints.Checkpoints(tmp_path / "results/runs/digits/state").save(32_000, {})
+    rest = costs().train([{"run": "digits", "kimg": "64"}])
+    assert (fresh[0].images, rest[0].images) == (64_000, 32_000)
     assert rest[0].bytes < fresh[0].bytes
 
 
@@ -193,9 +193,9 @@ def test_a_run_takes_its_checkpoints_and_its_milestones(costs, training):
     with (run.folder / "state/run.json").open() as file:
         net = json.load(file)["net"]
     assert stored == pytest.approx(16 * size(net).parameters, rel=0.35)  # small tensors have large names
-    digits, _cache = costs().train([{"run": "digits", "kimg": "115"}])
+    digits, _cache = costs().train([{"run": "digits", "kimg": "64"}])
     parameters = size(costs().net(costs().config["runs"]["digits"])).parameters
-    assert digits.bytes == 4 * parameters * (3 * 4 + 2)  # milestones 0 and 115
+    assert digits.bytes == 4 * parameters * (3 * 4 + 2)  # milestones 0 and 64
 
 
 def test_photographs_take_the_assumed_bytes_per_pixel(shared_data):

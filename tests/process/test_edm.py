@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.differences import assert_close
 from torch import nn
 
 from diffit.process import samplers
@@ -49,16 +50,16 @@ class GaussianNet(nn.Module):
 @pytest.mark.parametrize("steps", [18, 40])
 def test_schedule_and_deterministic_sampler_match_the_reference(golden, steps):
     g = golden("edm_heun")
-    assert torch.allclose(sigma_schedule(steps, **SCHEDULE), g[f"sigmas_{steps}"], rtol=0, atol=1e-10)
+    assert_close("noise levels against EDM's", sigma_schedule(steps, **SCHEDULE), g[f"sigmas_{steps}"], 1e-12)
     out = HeunSampler(steps, **SCHEDULE)(reference_denoiser, g[f"latents_{steps}"])
-    assert (out - g[f"out_{steps}"]).abs().max() < 1e-10
+    assert_close("Heun's sampler against EDM's", out, g[f"out_{steps}"], 1e-10)
 
 
 def test_stochastic_sampler_matches_the_reference(golden):
     g = golden("edm_heun")
     sampler = HeunSampler(12, **SCHEDULE, s_churn=10, s_min=0.05, s_max=50, s_noise=1.003)
     out = sampler(reference_denoiser, g["churn_latents"], iter(g["churn_noises"]).__next__)
-    assert (out - g["churn_out"]).abs().max() < 1e-10
+    assert_close("the stochastic sampler against EDM's", out, g["churn_out"], 1e-10)
 
 
 def test_a_stochastic_sampler_draws_once_in_each_step_even_where_it_adds_nothing():

@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 from cleanfid.fid import frechet_distance as cleanfid_frechet
 from cleanfid.fid import kernel_distance
+from helpers.differences import assert_close
 
 from diffit.cli import UserError
 from diffit.scoring.frechet import Gaussian, frechet_distance, kid
@@ -73,7 +74,7 @@ def test_statistics_equal_numpy_at_any_count():
 def test_fid_equals_clean_fid_on_the_same_features():
     a, b = features(600, 128, 0), features(500, 128, 1)
     theirs = cleanfid_frechet(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
-    assert frechet_distance(Gaussian.of(a), Gaussian.of(b)) == pytest.approx(theirs, rel=1e-4)
+    assert_close("FID against clean-fid", frechet_distance(Gaussian.of(a), Gaussian.of(b)), theirs, 1e-4)
 
 
 @pytest.mark.parametrize("counts", [(60, 60), (60, 45), (300, 200)])
@@ -82,7 +83,7 @@ def test_kid_equals_clean_fid_on_the_same_subsets(monkeypatch, counts):
     generator = np.random.Generator(np.random.Philox(7))
     monkeypatch.setattr(np.random, "choice", generator.choice)
     theirs = kernel_distance(a, b, num_subsets=5, max_subset_size=50)
-    assert kid(a, b, subset_size=50, subsets=5, seed=7) == pytest.approx(theirs, rel=1e-10)
+    assert_close("KID against clean-fid", kid(a, b, subset_size=50, subsets=5, seed=7), theirs, 1e-10)
 
 
 def test_kid_depends_only_on_its_seed():
