@@ -76,7 +76,7 @@ NETWORKS: Registry[Network] = Registry(
             "groups": COUNT,
             "dropout": _DROPOUT,
             # Alternatives for the ablations (Tables 4, 6, 7, 8 and Section I.1).
-            "transformer": optional(one_of("tmsa", "separate", "time-in-bias", "time-in-mlp")),
+            "transformer": optional(one_of("tmsa", "separate", "time-token", "time-in-bias", "time-in-mlp")),
             "time_embedding": optional(one_of("positional", "fourier")),
             "resizing": optional(one_of("convolution", "bilinear")),
             "encoder": optional(_CELL),

@@ -74,6 +74,32 @@ class SeparateAttention(SelfAttention):
         return torch.stack([q, k, v + time_value.repeat_interleave(len(x) // len(time), dim=0)])
 
 
+class TimeTokenAttention(SelfAttention):
+    """Table 7, another reading of separate: the time token is one more token of the sequence.
+
+    Each window has a key and a value of the time token after those of its N spatial tokens, k_t = x_t W_kt + b and
+    v_t = x_t W_vt + b. It needs no query: all blocks receive the same time token, so its output is not used. The
+    relative position bias has no offset to the time token; its column there is 0.
+    """
+
+    def __init__(self, dim: int, time_dim: int, heads: int, grid: tuple[int, int]):
+        super().__init__(dim, time_dim, heads, grid)
+        self.kv_temb = nn.Linear(time_dim, 2 * dim)
+
+    def position_bias(self) -> Tensor:
+        """B in Eq. 6 with a last column for the time token: [heads, N, N + 1]."""
+        return F.pad(super().position_bias(), (0, 1))
+
+    def project(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Spatial tokens [B·windows, N, C], time token [B, T] -> queries [B·windows, heads, N, d], keys and values
+        [B·windows, heads, N + 1, d]."""
+        q, *spatial = super().project(x, time)
+        of_time = rearrange(self.kv_temb(time), "b (two heads d) -> two b heads 1 d", two=2, heads=self.heads)
+        of_time = of_time.repeat_interleave(len(x) // len(time), dim=1)  # [2, B·windows, heads, 1, d]
+        k, v = (torch.cat(pair, dim=2) for pair in zip(spatial, of_time, strict=True))
+        return q, k, v
+
+
 class BiasTransformer(DiffiTTransformer):
     """Transformer block with time in the position bias (Table 6, F)."""
 
@@ -84,6 +110,12 @@ class SeparateTransformer(DiffiTTransformer):
     """Transformer block with separate attention over the time token (Table 7)."""
 
     attention = SeparateAttention
+
+
+class TimeTokenTransformer(DiffiTTransformer):
+    """Transformer block with time as one more token of the sequence (Table 7)."""
+
+    attention = TimeTokenAttention
 
 
 class MLPTransformer(DiffiTTransformer):
@@ -105,6 +137,7 @@ class MLPTransformer(DiffiTTransformer):
 TRANSFORMERS = {
     "tmsa": DiffiTTransformer,
     "separate": SeparateTransformer,
+    "time-token": TimeTokenTransformer,
     "time-in-bias": BiasTransformer,
     "time-in-mlp": MLPTransformer,
 }

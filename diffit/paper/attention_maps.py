@@ -65,6 +65,7 @@ class AttentionRecorder:
             window, token = centre(block.grid, block.window)
             seen = attention.weights(*arguments)[window, :, token].mean(dim=0)  # windows of the first image
             side, column = block.window, block.grid // block.window
+            seen = seen[: side * side]  # without the weight of a time token, which has no place in the map
             canvas = np.full((block.grid, block.grid), np.nan)
             top, left = window // column * side, window % column * side
             canvas[top : top + side, left : left + side] = seen.reshape(side, side).cpu().numpy()

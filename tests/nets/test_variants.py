@@ -12,7 +12,7 @@ from diffit import process
 from diffit.config.toy_runs import PREFIX, complete
 from diffit.nets import build, takes_labels
 from diffit.nets.inspect import size
-from diffit.nets.layers import TMSA
+from diffit.nets.layers import TMSA, cached_position_bias
 from diffit.nets.song import SongConfig, SongUNet
 from diffit.nets.ushaped import UShapedConfig, UShapedDiffiT
 from diffit.nets.variants import FourierEmbedding
@@ -64,6 +64,7 @@ def randomized(net: torch.nn.Module) -> torch.nn.Module:
         ({"transformer": "time-in-bias"}, lambda c, t: (t + 1) * (OFFSETS * (c // 8) - 3 * c)),
         ({"transformer": "time-in-mlp"}, lambda c, t: (t + 1) * (c - 3 * c)),
         ({"transformer": "separate"}, lambda c, t: (t + 1) * (c - 3 * c)),
+        ({"transformer": "time-token"}, lambda c, t: (t + 1) * (2 * c - 3 * c)),
         ({"window": 8}, lambda c, t: (15 * 15 - OFFSETS) * (c // 8)),
         ({"window": 2}, lambda c, t: (3 * 3 - OFFSETS) * (c // 8)),
     ],
@@ -92,7 +93,8 @@ def test_vision_transformer_stages_replace_the_configured_half_of_the_network():
     "changes",
     [
         {}, {"transformer": "time-in-bias"}, {"transformer": "time-in-mlp"}, {"transformer": "separate"},
-        {"time_embedding": "fourier"}, {"resizing": "bilinear"}, {"encoder": "vit"}, {"decoder": "vit"},
+        {"transformer": "time-token"}, {"time_embedding": "fourier"}, {"resizing": "bilinear"}, {"encoder": "vit"},
+        {"decoder": "vit"},
     ],
 )  # fmt: skip
 def test_every_variant_depends_on_time_and_processes_images_independently(changes):
@@ -109,7 +111,7 @@ def test_every_variant_depends_on_time_and_processes_images_independently(change
 def test_time_enters_attention_weights_and_values_as_the_table_says():
     x, early, late = torch.randn(4, 16, 16), torch.randn(2, 32), torch.randn(2, 32)
     sees = {}
-    for name in ("tmsa", "separate", "time-in-bias", "time-in-mlp"):
+    for name in ("tmsa", "separate", "time-token", "time-in-bias", "time-in-mlp"):
         block = randomized(variant(transformer=name)).encoder[0][0].transformer
         attention = block.attn
         (_, _, v0), (_, _, v1) = attention.project(x, early), attention.project(x, late)
@@ -121,6 +123,7 @@ def test_time_enters_attention_weights_and_values_as_the_table_says():
     assert sees == {
         "tmsa": [True, True, True],
         "separate": [False, True, True],
+        "time-token": [True, True, True],
         "time-in-bias": [True, False, True],
         "time-in-mlp": [False, False, False],
     }
@@ -132,6 +135,35 @@ def test_the_separate_time_token_adds_its_value_to_the_spatial_attention():
     of_space = attention(x, torch.zeros(1, 32)) - attention.proj(attention.v_temb.bias) + attention.proj.bias
     expected = of_space + attention.proj(attention.v_temb(time)) - attention.proj.bias
     torch.testing.assert_close(attention(x, time), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_time_token_is_one_more_key_and_value_of_every_window():
+    """Compared with attention written as in a vision transformer: softmax over the N spatial tokens and the time."""
+    attention = randomized(variant(transformer="time-token")).encoder[0][0].transformer.attn
+    x, time = torch.randn(4, 16, 16), torch.randn(2, 32)  # two windows of each of two images
+    c, heads = 16, attention.heads
+    q, k, v = attention.qkv(x).split(c, dim=-1)
+    expected = torch.empty_like(x)
+    for window in range(4):
+        k_time, v_time = attention.kv_temb(time[window // 2]).split(c)
+        keys, values = torch.cat([k[window], k_time[None]]), torch.cat([v[window], v_time[None]])
+        for head in range(heads):
+            channels = slice(head * c // heads, (head + 1) * c // heads)
+            bias = attention.relative_position_bias_table[attention.relative_position_index, head]  # [N, N]
+            logits = q[window][:, channels] @ keys[:, channels].T / (c // heads) ** 0.5
+            logits[:, :-1] += bias
+            expected[window][:, channels] = logits.softmax(dim=-1) @ values[:, channels]
+    torch.testing.assert_close(attention(x, time), attention.proj(expected), atol=1e-5, rtol=1e-5)
+    weights = attention.weights(x, time)
+    assert weights.shape == (4, heads, 16, 17) and torch.allclose(weights.sum(dim=-1), torch.ones(4, heads, 16))
+
+
+def test_the_time_token_is_sampled_with_its_bias_cached():
+    net = randomized(variant(transformer="time-token"))
+    inputs = batch(BASE)
+    expected = net(*inputs)
+    with torch.no_grad(), cached_position_bias(net):
+        torch.testing.assert_close(net(*inputs), expected.detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_fourier_frequencies_are_random_and_saved_with_the_weights():
