@@ -70,9 +70,10 @@ def fill(table: dict, results: Path) -> list[dict[str, Cell]]:
     for column in table["columns"]:
         if "saving" in column:
             own = by_name[table["saving_of"]]
-            for cells in rows:
+            for row, cells in zip(table["rows"], rows, strict=True):
                 least, base = own[column["saving"]].value, cells[column["saving"]].value
-                if cells is not own and base is not None:
+                stated = column["key"] in row["cells"]  # as a number or as a gap
+                if cells is not own and base is not None and not stated:
                     cells[column["key"]] = Cell(100 * (base - least) / base, column["digits"])
     return rows
 
@@ -97,8 +98,9 @@ def _row(row: dict, columns: list[dict], scores: dict) -> dict[str, Cell]:
             cells[key] = Cell(computed[column["computed"]], digits)
         else:
             value = row["cells"].get(key)
-            plain = not ("metric" in column or "computed" in column) and isinstance(value, int | float)
-            cells[key] = Cell(f"{value:g}" if plain else value, digits)
+            plain = not NUMERIC & column.keys() and isinstance(value, int | float)
+            # Numbers of the paper without decimals are shown as printed.
+            cells[key] = Cell(f"{value:g}" if plain else value, 0 if isinstance(value, int) else digits)
     return cells
 
 
@@ -229,9 +231,20 @@ def as_latex(table: dict, rows: list[dict[str, Cell]]) -> str:
 
 
 def architecture(table: dict) -> dict:
-    """The table with one row per component of its network."""
-    rows = parts(expand_network(table["architecture"]["network"]), table["architecture"]["part"])
-    return {**table, "rows": [{"name": name, "cells": {"size": size}, "scores": {}} for name, size in rows]}
+    """The table with one row per component of its network.
+
+    The cells of the table's own rows, the paper's components, are put beside those of ours in the same order. They are
+    left out if the network has another number of components, because they then describe another network.
+    """
+    found = parts(expand_network(table["architecture"]["network"]), table["architecture"]["part"])
+    printed = [row["cells"] for row in table["rows"]]
+    if len(printed) != len(found):
+        printed = [{}] * len(found)
+    rows = [
+        {"name": name, "cells": {**cells, "size": size}, "scores": {}}
+        for (name, size), cells in zip(found, printed, strict=True)
+    ]
+    return {**table, "rows": rows}
 
 
 def main() -> None:
