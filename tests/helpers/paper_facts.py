@@ -1,8 +1,8 @@
 """The numbers in the paper's tables as its published text prints them (arXiv 2312.02139v3), read independently of
 workflow/tables.
 
-A section is a table of workflow/tables: its name and columns, then one line per row with the row's name and its cells; ``-``
-is a gap. Table 3 prints 512 as the last token dimension, where its text says 256.
+A section is a table of workflow/tables: its name and columns, then one line per row with the row's name and its cells.
+``-`` is a gap. Table 3 prints 512 as the last token dimension, where its text says 256.
 """
 
 TEXT = """
@@ -116,7 +116,9 @@ DiffiT | Deterministic | 1.95
 """
 
 # Cells of workflow/tables that are not what the paper prints, and why.
-CORRECTED = {("table3", "3", "token"): "256"}  # Section 5.1: "degradation … when the token dimension is increased from 256"
+CORRECTED = {
+    ("table3", "3", "token"): "256"
+}  # Section 5.1: "degradation … when the token dimension is increased from 256"
 
 # Rows of workflow/tables that are neither ours nor the paper's.
 OTHERS = {("table9", "MDT-G")}  # quoted from MDT

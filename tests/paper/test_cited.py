@@ -1,7 +1,7 @@
 """The paper's numbers, cell by cell: workflow/tables and the runs against what the paper prints.
 
-tests/helpers/paper_facts.py was read from the published text. Where the converted text kept a table, it is compared with
-that text, too.
+tests/helpers/paper_facts.py was read from the published text. Where the converted text kept a table, it is compared
+with that text, too.
 """
 
 import re
