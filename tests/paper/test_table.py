@@ -235,17 +235,15 @@ def test_table_9_follows_from_the_networks(config, tmp_path):
     assert rows["DiT-XL/2-G [56]"]["parameters"].text() == "675" and dit["fid"] is None
 
 
+@pytest.mark.parametrize("is_toy", [False, True], ids=["paper", "toy"])  # the network is the paper's in both
 @pytest.mark.parametrize(("name", "different"), [("tableS2", [3, 5]), ("tableS3", [5])])
-def test_the_papers_sizes_stand_beside_those_of_the_network(name, different, config):
-    table = table_files.resolve(
-        name, table_files.read(REPOSITORY / f"workflow/tables/{name}.yaml", SCHEMA), Scale(config)
-    )
-    rows = architecture(table)["rows"]
-    sizes_of_rows = [(row["cells"]["size"], row["cells"]["paper"]) for row in rows]
-    assert [number for number, (ours, printed) in enumerate(sizes_of_rows) if ours != printed] == different
+def test_the_papers_sizes_stand_beside_those_of_the_network(name, different, is_toy, config):
+    printed = table_files.read(REPOSITORY / f"workflow/tables/{name}.yaml", SCHEMA)
+    rows = architecture(table_files.resolve(name, printed, Scale(config, overlay() if is_toy else None)))["rows"]
+    assert [number for number, row in enumerate(rows) if row["cells"]["size"] != row["cells"]["paper"]] == different
     # The names differ in the number of blocks and of a repeated component only.
-    for row, printed in zip(rows, table["rows"], strict=True):
-        assert row["name"].split(" ")[0] == printed["name"].split(" ")[0]
+    for row, component in zip(rows, printed["rows"], strict=True):
+        assert row["name"].split(" ")[0] == component["name"].split(" ")[0]
 
 
 def test_the_papers_sizes_are_left_out_beside_a_network_of_other_components(config):
