@@ -42,7 +42,7 @@ def adm_precision_recall(samples: np.ndarray, reference: np.ndarray, k: int, row
 
     If half precision overflows, ADM's evaluator computes the distances of a block of 10,000 × 10,000 points in single
     precision. Here this applies to all distances within or between the sets. It cannot happen if all |u|² are below
-    16,000; those of Inception's features are below 2,000.
+    16,000; those of Inception's features are about 500.
     """
     half = [_Blocks(features, rows, torch.float16) for features in (reference, samples)]
     radii = [_half_or_single(lambda blocks: _radii(blocks, k), blocks) for blocks in half]
