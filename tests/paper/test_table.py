@@ -248,6 +248,7 @@ def test_table_9_follows_from_the_networks(config, tmp_path):
     assert values["DiffiT"]["linear"] == pytest.approx(114.3, abs=0.05)
     assert values["DiT-XL/2-G"]["flops"] == pytest.approx(118.6, abs=0.05)
     assert values["DiT-XL/2-G"]["fewer_parameters"] == pytest.approx(100 * (674.834720 - 561.035232) / 674.834720)
+    assert (values["MDT-G"]["parameters"], values["MDT-G"]["flops"]) == (700, 121)  # cited from the paper's Table 9
     assert values["MDT-G"]["linear"] is None and values["DiffiT"]["fewer_flops"] is None
 
 

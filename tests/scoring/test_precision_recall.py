@@ -1,5 +1,7 @@
 """Precision and recall against the published algorithm and against ADM's evaluator, written out."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -25,11 +27,24 @@ def clouds(count: int, other: int, shift: float = 0.3) -> tuple[np.ndarray, np.n
     return a + 5, b * 1.1 + 5 + shift
 
 
-def adms(samples: np.ndarray, reference: np.ndarray, k: int) -> tuple[float, float]:
+def sums(values: np.ndarray) -> np.ndarray:
+    """Sum of each row, rounded once to the dtype of the values, [n]."""
+    return values.sum(axis=1, dtype=np.float64).astype(np.float32).astype(values.dtype)
+
+
+def sums_on_a_gpu(values: np.ndarray) -> np.ndarray:
+    """Sum of each row [n] as in TensorFlow's GPU kernel: 32 partial sums, then pairs of them; each sum is rounded."""
+    partial = functools.reduce(np.add, values.reshape(len(values), -1, 32).swapaxes(0, 1))
+    while partial.shape[1] > 1:
+        partial = partial[:, 0::2] + partial[:, 1::2]
+    return partial[:, 0]
+
+
+def adms(samples: np.ndarray, reference: np.ndarray, k: int, sums=sums) -> tuple[float, float]:
     """ADM's evaluator for up to 10,000 points per set, step by step: each operation returns float16."""
 
     def distances(u, v):
-        norm_u, norm_v = ((x * x).sum(axis=1, dtype=np.float64).astype(np.float32).astype(x.dtype) for x in (u, v))
+        norm_u, norm_v = (sums(x * x) for x in (u, v))
         products = (u.astype(np.float32) @ v.T.astype(np.float32)).astype(u.dtype)
         return np.maximum(norm_u[:, None] - u.dtype.type(2) * products + norm_v, 0)
 
@@ -89,6 +104,15 @@ def test_half_precision_decides_otherwise_for_some_of_many_points_and_so_does_ad
     assert adm_precision_recall(samples, reference, NEIGHBOR) == expected
     differences = np.abs(np.subtract(precision_recall(samples, reference, NEIGHBOR), expected))
     assert (differences > 0).all() and (differences < 0.01).all()
+
+
+@pytest.mark.slow
+def test_partial_sums_in_half_precision_as_on_a_gpu_change_the_third_decimal_place():
+    samples, reference = inception_like(2000, 2048, 1, 0.05), inception_like(4000, 2048, 2)
+    ours = adm_precision_recall(samples, reference, NEIGHBOR)
+    on_a_gpu = adms(samples, reference, NEIGHBOR, sums_on_a_gpu)
+    differences = np.abs(np.subtract(ours, on_a_gpu))
+    assert (differences > 0).all() and (differences < 0.005).all(), (ours, on_a_gpu)
 
 
 def test_distances_that_overflow_half_precision_are_computed_in_single_precision():
