@@ -107,12 +107,12 @@ def test_half_precision_decides_otherwise_for_some_of_many_points_and_so_does_ad
 
 
 @pytest.mark.slow
-def test_partial_sums_in_half_precision_as_on_a_gpu_change_the_third_decimal_place():
+def test_partial_sums_in_half_precision_as_on_a_gpu_decide_otherwise_for_few_points():
     samples, reference = inception_like(2000, 2048, 1, 0.05), inception_like(4000, 2048, 2)
     ours = adm_precision_recall(samples, reference, NEIGHBOR)
     on_a_gpu = adms(samples, reference, NEIGHBOR, sums_on_a_gpu)
     differences = np.abs(np.subtract(ours, on_a_gpu))
-    assert (differences > 0).all() and (differences < 0.005).all(), (ours, on_a_gpu)
+    assert (differences > 0).all() and (differences < 0.002).all(), (ours, on_a_gpu)
 
 
 def test_distances_that_overflow_half_precision_are_computed_in_single_precision():
