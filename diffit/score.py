@@ -110,7 +110,7 @@ def as_text(result: dict) -> str:
         value = "–" if metric["value"] is None else f"{metric['value']:.6g}"
         spread = f"  ({metric['mean']:.6g} ± {metric['std']:.2g})" if metric["std"] is not None else ""
         flags = ", ".join(filter(None, ["biased" if metric["biased"] else "", metric["note"]]))
-        lines.append(f"{metric['name']:<16} {value:>10}  {metric['statistic']:<8}{spread}  {flags}".rstrip())
+        lines.append(f"{metric['name']:<17} {value:>10}  {metric['statistic']:<8}{spread}  {flags}".rstrip())
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from diffit.scoring.features import Features
 from diffit.scoring.frechet import Gaussian, frechet_distance, kid
 from diffit.scoring.inception_score import inception_score
 from diffit.scoring.metrics import NEIGHBOR
-from diffit.scoring.precision_recall import precision_recall
+from diffit.scoring.precision_recall import adm_precision_recall, precision_recall
 from diffit.scoring.reference import Reference
 from diffit.store import files
 
@@ -63,7 +63,7 @@ def test_fid_and_kid_compare_all_samples_with_all_data(tmp_path):
     assert (result["reference"]["dataset"], result["reference"]["count"]) == ("b", 150)
 
 
-def test_adm_gives_all_five_of_one_measurement_and_a_gap_where_the_network_has_no_classes(tmp_path):
+def test_adm_gives_all_scores_of_one_measurement_and_a_gap_where_the_network_has_no_classes(tmp_path):
     def arrays(count, seed):
         return {"spatial": features(count, seed + 5, 32), "logits": 3 * features(count, seed + 9, 20)}
 
@@ -76,9 +76,10 @@ def test_adm_gives_all_five_of_one_measurement_and_a_gap_where_the_network_has_n
         "fid": frechet_distance(Gaussian.of(a), Gaussian.of(b)),
         "sfid": frechet_distance(*spatial),
         "inception_score": inception_score(other["logits"]),
-        "precision": precision_recall(a, b, NEIGHBOR)[0],
-        "recall": precision_recall(a, b, NEIGHBOR)[1],
+        **dict(zip(("precision", "recall"), adm_precision_recall(a, b, NEIGHBOR), strict=True)),
+        **dict(zip(("precision_float32", "recall_float32"), precision_recall(a, b, NEIGHBOR), strict=True)),
     }
+    assert (expected["precision"], expected["recall"]) != (expected["precision_float32"], expected["recall_float32"])
     assert values == pytest.approx(expected, rel=1e-9)
     assert all("300 images per set instead of the protocol's 50000" in m["note"] for m in result["metrics"])
 

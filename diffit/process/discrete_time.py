@@ -7,6 +7,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
 import torch
@@ -35,8 +36,14 @@ class LinearSchedule:
 
 
 def evenly_spaced(timesteps: int, steps: int) -> list[int]:
-    """The timesteps that a sampler with fewer steps visits, ascending, from the first to the last timestep."""
-    return [round(i * (timesteps - 1) / (steps - 1)) for i in range(steps)]
+    """The timesteps that a sampler with fewer steps visits, ascending, from the first to the last timestep.
+
+    They are those of ADM (``space_timesteps`` of guided-diffusion with one section; not its ``ddimN``): the stride is
+    added up in floating point and each sum rounded, half to even. Products i · stride would round differently for 283
+    of the step counts up to 1,000. One step visits timestep 0.
+    """
+    stride = (timesteps - 1) / (steps - 1) if steps > 1 else 1.0
+    return [round(place) for place in accumulate(repeat(stride, steps - 1), initial=0.0)]
 
 
 class Step(NamedTuple):

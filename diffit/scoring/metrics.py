@@ -66,7 +66,13 @@ def _kid(values: np.ndarray, real: RealImages) -> tuple[float]:
 
 
 def _precision_recall(values: np.ndarray, real: RealImages) -> tuple[float, float]:
-    from diffit.scoring.precision_recall import precision_recall  # here, because it imports torch
+    from diffit.scoring.precision_recall import adm_precision_recall  # here, because it imports torch
+
+    return adm_precision_recall(values, real.rows, NEIGHBOR)
+
+
+def _precision_recall_float32(values: np.ndarray, real: RealImages) -> tuple[float, float]:
+    from diffit.scoring.precision_recall import precision_recall
 
     return precision_recall(values, real.rows, NEIGHBOR)
 
@@ -111,13 +117,24 @@ METRICS: Registry[Metric] = Registry(
     Metric(
         name="precision_recall",
         gives={
-            "precision": "share of the samples that lie within the real images",
-            "recall": "share of the real images that lie within the samples",
+            "precision": "share of the samples that lie within the real images; rounded to half precision as by ADM",
+            "recall": "share of the real images that lie within the samples; rounded to half precision as by ADM",
         },
         protocols=("adm",),
         compute=_precision_recall,
         compared=_kept_images,
-        note=f"k = {NEIGHBOR}",
+        note=f"k = {NEIGHBOR}, distances in half precision",
+    ),
+    Metric(
+        name="precision_recall_float32",
+        gives={
+            "precision_float32": "precision without rounding to half precision",
+            "recall_float32": "recall without rounding to half precision",
+        },
+        protocols=("adm",),
+        compute=_precision_recall_float32,
+        compared=_kept_images,
+        note=f"k = {NEIGHBOR}, distances in single precision",
     ),
     Metric(
         name="kid",

@@ -120,9 +120,6 @@ CORRECTED = {
     ("table3", "3", "token"): "256"
 }  # Section 5.1: "degradation … when the token dimension is increased from 256"
 
-# Rows of workflow/tables that are neither ours nor the paper's.
-OTHERS = {("table9", "MDT-G")}  # quoted from MDT
-
 
 def _tables() -> dict[str, dict[str, dict[str, str]]]:
     tables = {}

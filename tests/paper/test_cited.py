@@ -8,7 +8,7 @@ import re
 
 import pytest
 import yaml
-from helpers.paper_facts import CORRECTED, OTHERS, PRINTED
+from helpers.paper_facts import CORRECTED, PRINTED
 from helpers.places import REPOSITORY
 
 from diffit.config.toy_runs import complete
@@ -36,7 +36,7 @@ def cited(name: str) -> dict[str, dict[str, str]]:
     columns = {column["key"]: column for column in TABLES[name]["columns"]}
     rows = {}
     for row in TABLES[name]["rows"]:
-        if "ours" in row or "computed" in row or (name, row["name"]) in OTHERS:
+        if "ours" in row or "computed" in row:
             continue
         rows[row["name"]] = {
             key: _printed(value, columns[key]) for key, value in row["cells"].items() if value is not None

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from diffit.nets.inspect import flops, size
 from diffit.planning import dry_run
 from diffit.planning.costs import PNG_BYTES_PER_PIXEL, Cost, Costs, Gpu, autoencoder, inception, tar_bytes
 from diffit.planning.dry_run import Job
+from diffit.planning.formats import format_gpu_hours
 from diffit.planning.plan import disk, stages, table
 from diffit.process import samplers
 from diffit.process.ddpm import DDPM
@@ -33,6 +35,11 @@ from diffit.store.members import encode_npy
 
 SNAKEFILE, PROFILE = REPOSITORY / "Snakefile", REPOSITORY / "profiles/local"
 GIGA = 1e9
+CONFIGURATION_AND_DOCS = [
+    file
+    for pattern in ("*.yaml", "*.md", "docs/**/*.md", "workflow/**/*.*", "profiles/**/*.yaml")
+    for file in REPOSITORY.glob(pattern)
+]
 FULL_SPEED = Gpu(312e12, training=1, inference=1)
 
 
@@ -105,10 +112,27 @@ def test_inception_and_the_published_vae_compute_as_much_as_published():
     assert autoencoder(shape, 512) == (pytest.approx(4 * encoding, rel=0.05), pytest.approx(4 * decoding, rel=0.05))
 
 
-@pytest.mark.parametrize(("run", "expected"), [("imagenet256", 2800), ("imagenet512", 5400)])
-def test_training_costs_the_gpu_hours_that_the_design_states(costs, real_config, run, expected):
-    kimg = real_config["runs"][run]["milestones"][-1]
-    assert hours(costs().train([{"run": run, "kimg": str(kimg)}])) == pytest.approx(expected, rel=0.05)
+def test_comments_on_runs_state_the_gpu_hours_that_a_plan_prints(costs, real_config):
+    stated = stated_gpu_hours()
+    assert len(stated) == sum(file.read_text().count("A100-hours") for file in CONFIGURATION_AND_DOCS)
+    assert {run for run, _stage, _hours in stated} >= {"cifar10", "ffhq64", "imagenet256", "imagenet512"}
+    for run, stage, printed in stated:
+        if stage == "Training":
+            parts = costs().train([{"run": run, "kimg": str(real_config["runs"][run]["milestones"][-1])}])
+        else:
+            sampler = real_config["runs"][run]["sampler"]
+            parts = costs().of("sample", in_shards("sample", 1, run=run, kimg="released", sampler=sampler))
+        assert format_gpu_hours(hours(parts)) == printed, run
+
+
+def stated_gpu_hours() -> list[tuple[str, str, str]]:
+    """Run, stage and hours of each ``Training: 1,234 A100-hours`` in a comment above a run."""
+    found = []
+    for file in sorted((REPOSITORY / "workflow/runs").glob("*.yaml")):
+        for comment, run in re.findall(r"((?:^  #.*\n)+)  (\w+):", file.read_text(), re.MULTILINE):
+            for stage, printed in re.findall(r"(Training|Sampling): ([\d,.]+) A100-hours", comment):
+                found.append((run, stage, printed))
+    return found
 
 
 @pytest.mark.parametrize(("run", "expected"), [("imagenet256", 5.3), ("imagenet512", 23.4)])

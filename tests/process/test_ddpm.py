@@ -80,13 +80,39 @@ def test_ten_ancestral_steps_with_guidance_equal_the_reference(golden, name):
     assert_close("ten ancestral steps against the released code", out, g["sample.out"], 1e-5)
 
 
-@pytest.mark.parametrize("steps", [2, 10, 50, 250, 1000])
-def test_respaced_timesteps_equal_adms(steps):
-    stride, place, theirs = 999 / (steps - 1), 0.0, []
+def adms_timesteps(timesteps: int, steps: int) -> set[int]:
+    """ADM's rule for one section: add up the stride in floating point, round each sum, and keep a set."""
+    stride, place, visited = (timesteps - 1) / (steps - 1) if steps > 1 else 1, 0.0, set()
     for _ in range(steps):
-        theirs.append(round(place))
+        visited.add(round(place))
         place += stride
-    assert evenly_spaced(1000, steps) == theirs
+    return visited
+
+
+@pytest.mark.parametrize("timesteps", [1000, 100, 21])
+def test_respaced_timesteps_equal_adms_for_every_number_of_steps(timesteps):
+    for steps in range(1, timesteps + 1):
+        assert evenly_spaced(timesteps, steps) == sorted(adms_timesteps(timesteps, steps)), steps
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        [0],
+        [0, 999],
+        [0, 500, 999],  # 499.5 is rounded to the even neighbour
+        [0, 166, 333, 500, 666, 832, 999],  # and so is 832.5
+        # 10 · 49.95 is 499.5, but 49.95 added up 10 times is less.
+        [0, 50, 100, 150, 200, 250, 300, 350, 400, 450, 499, 549, 599, 649, 699, 749, 799, 849, 899, 949, 999],
+        [
+            0, 42, 83, 125, 166, 208, 250, 291, 333, 375, 416, 458, 500,
+            541, 583, 624, 666, 708, 749, 791, 832, 874, 916, 957, 999,
+        ],
+    ],
+    ids=len,
+)  # fmt: skip
+def test_respaced_timesteps_of_few_steps(expected):
+    assert evenly_spaced(1000, len(expected)) == expected
 
 
 @pytest.mark.parametrize("timesteps", [1000, 100])

@@ -21,7 +21,9 @@ def test_each_protocol_stands_under_its_name_and_is_complete():
     assert all(name == protocol.name and protocol.source for name, protocol in PROTOCOLS.items())
     scores = {name: [score for metric in metrics_of(name) for score in metric.gives] for name in PROTOCOLS}
     assert scores["clean"] == ["fid", "kid"]
-    assert scores["adm"] == ["fid", "sfid", "inception_score", "precision", "recall"]
+    assert scores["adm"] == [
+        "fid", "sfid", "inception_score", "precision", "recall", "precision_float32", "recall_float32"
+    ]  # fmt: skip
     assert scores["edm"] == ["fid"]
     assert [name for name, protocol in PROTOCOLS.items() if protocol.published_statistics] == ["adm"]
     assert PROTOCOLS["adm"].reference_images == 10_000
