@@ -14,6 +14,7 @@ LAYERS = [
     {"cli", "slurm"},
     {"registry"},
     {"numerics", "store"},
+    {"fetch"},
     {"data", "nets", "process"},
     {"weights", "scoring"},
     {"config"},
@@ -28,6 +29,8 @@ DOORS = {
     "diffusers": {"weights/vae.py"},
     "submitit": {"launch/slurm_job.py"},
     "cleanfid": {"scoring/resizing.py"},
+    "requests": {"fetch/hub.py", "fetch/reasons.py", "fetch/transfer.py"},
+    "urllib3": {"fetch/reasons.py", "fetch/transfer.py"},
 }
 LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 FORBIDDEN = {"draws", "supplies", "admission", "probe", "findings", "those", "or_one_sentence"}

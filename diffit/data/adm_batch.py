@@ -4,15 +4,16 @@
 mapped into memory.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import pooch
 from PIL import Image
 
-from diffit.cli import UserError, progress
+from diffit.cli import UserError
 from diffit.data.listing import AGAIN
 from diffit.data.origins import Address, Local
+from diffit.fetch import Download, archive, mirrored
 from diffit.store import files
 from diffit.store.adm_npz import IMAGES, MEMBERS, extract
 
@@ -31,43 +32,30 @@ def fetch(spec: dict, out: Path) -> dict:
 
     Raises :class:`UserError` for a file that is missing, is not a reference batch, or has another sha256 or resolution.
     """
-    path = files.user_file(spec["path"]) if spec["path"] else _downloaded(spec["resolution"], out)
-    sha256 = files.sha256(path)
-    if spec["sha256"] not in (None, sha256):
-        raise UserError(
-            f"{path} has the sha256 {sha256} instead of {spec['sha256']}; get the file again, or correct "
-            "sha256: of the data set"
-        )
-    extract(path, out)
-    shape = np.load(out / f"{IMAGES}.npy", mmap_mode="r").shape
-    if shape[1:] != (spec["resolution"], spec["resolution"], 3):
-        raise UserError(
-            f"{path} holds images {list(shape[1:])}, but the data set's resolution is {spec['resolution']}; use the "
-            "batch of that resolution"
-        )
-    if not spec["path"]:
-        path.unlink()  # all members are extracted
+    source = nullcontext(files.user_file(spec["path"])) if spec["path"] else archive(_published(spec, out))
+    with source as path:
+        sha256 = files.sha256(path)
+        if spec["sha256"] not in (None, sha256):
+            raise UserError(
+                f"{path} has the sha256 {sha256} instead of {spec['sha256']}; get the file again, or correct "
+                "sha256: of the data set"
+            )
+        count = extract(path, out, spec["resolution"])
     hashes = {name: files.sha256(out / f"{name}.npy") for name in MEMBERS}
-    return {"count": shape[0], "files": hashes, "sha256": sha256, "statistics_images": spec["statistics_images"]}
+    return {"count": count, "files": hashes, "sha256": sha256, "statistics_images": spec["statistics_images"]}
 
 
-def _downloaded(resolution: int, out: Path) -> Path:
+def _published(spec: dict, out: Path) -> Download:
+    resolution = spec["resolution"]
     if resolution not in URLS:
         raise UserError(
             f"ADM published ImageNet's reference batches at {' and '.join(map(str, URLS))}, none at {resolution}; set "
             "path: to your own file"
         )
-    url = URLS[resolution]
-    try:
-        bar = progress(desc=url.rpartition("/")[2], unit="B", unit_scale=True)
-        downloader = pooch.HTTPDownloader(progressbar=bar, timeout=60)
-        return Path(pooch.retrieve(url, None, url.rpartition("/")[2], out, downloader=downloader))
-    except (OSError, ValueError) as error:  # exceptions of requests are OSErrors
-        if files.write_error(error):
-            raise
-        raise UserError(
-            f"{url} could not be downloaded ({error}); download it elsewhere and set path: of the data set to it"
-        ) from error
+    target = out / URLS[resolution].rpartition("/")[2]
+    digest = f"sha256:{spec['sha256']}" if spec["sha256"] else None
+    remedy = f"put it at {target}, or set path: of the data set to it"
+    return Download(mirrored(URLS[resolution]), target, remedy, digest=digest)
 
 
 class AdmBatch:

@@ -2,22 +2,30 @@
 
 import hashlib
 import shutil
-from http.client import HTTPException
+from contextlib import nullcontext
 from pathlib import Path
-from urllib.error import URLError
 
 from PIL import Image
 from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import extract_archive
 
 from diffit.cli import UserError
 from diffit.data.listing import AGAIN
 from diffit.data.origins import Address
+from diffit.fetch import Download, archive, mirrored
 from diffit.store import files
+from diffit.store.tar_gz import extract
 
-# Not OSError in general, because a full disk must not be reported as a network error. torchvision raises RuntimeError
-# for a wrong md5.
-_NETWORK_ERRORS = (URLError, HTTPException, ConnectionError, TimeoutError, RuntimeError)
+# The files of the archive with their bytes.
+MEMBERS = {
+    "batches.meta": 158,
+    "data_batch_1": 31_035_704,
+    "data_batch_2": 31_035_320,
+    "data_batch_3": 31_035_999,
+    "data_batch_4": 31_035_696,
+    "data_batch_5": 31_035_623,
+    "readme.html": 88,
+    "test_batch": 31_035_526,
+}
 
 
 def origin(spec: dict) -> Address:
@@ -28,22 +36,20 @@ def origin(spec: dict) -> Address:
 def fetch(spec: dict, out: Path) -> dict:
     """Extract the archive at ``path``, or download it, into ``out``.
 
-    Raises :class:`UserError` if the archive is missing, has another md5 or cannot be downloaded.
+    Raises :class:`UserError` if the archive is missing, has another md5 or other members, or cannot be downloaded.
     """
-    with files.scratch_folder(out) as scratch:
-        if spec.get("path"):
-            extract_archive(str(_archive(files.user_file(spec["path"]))), str(scratch))
-        else:
-            _download(scratch)
-        batches = scratch / CIFAR10.base_folder
+    source = nullcontext(_checked(files.user_file(spec["path"]))) if spec.get("path") else archive(_published(out))
+    folder = CIFAR10.base_folder
+    with source as path, files.scratch_folder(out) as scratch:
+        extract(path, scratch, {f"{folder}/{name}": size for name, size in MEMBERS.items()})
         names = [*sorted(name for name, _ in CIFAR10.train_list + CIFAR10.test_list), CIFAR10.meta["filename"]]
-        hashes = {name: files.sha256(batches / name) for name in names}
-        shutil.rmtree(out / CIFAR10.base_folder, ignore_errors=True)
-        batches.replace(out / CIFAR10.base_folder)
+        hashes = {name: files.sha256(scratch / folder / name) for name in names}
+        shutil.rmtree(out / folder, ignore_errors=True)
+        (scratch / folder).replace(out / folder)
     return {"files": hashes, "sha256": files.sha256_of(hashes)}
 
 
-def _archive(path: Path) -> Path:
+def _checked(path: Path) -> Path:
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
     if md5 != CIFAR10.tgz_md5:
@@ -54,14 +60,10 @@ def _archive(path: Path) -> Path:
     return path
 
 
-def _download(folder: Path) -> None:
-    try:
-        CIFAR10(folder, download=True)
-    except _NETWORK_ERRORS as error:
-        raise UserError(
-            f"CIFAR-10 could not be downloaded ({error}); put {CIFAR10.filename} on this machine and set "
-            "path: of the data set to it"
-        ) from error
+def _published(out: Path) -> Download:
+    target = out / CIFAR10.filename
+    remedy = f"put it at {target}, or set path: of the data set to it"
+    return Download(mirrored(CIFAR10.url), target, remedy, digest=f"md5:{CIFAR10.tgz_md5}")
 
 
 class Cifar10:

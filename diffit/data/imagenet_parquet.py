@@ -7,12 +7,13 @@ The training set has 294 files (about 150 GB) with two columns: ``image``, a str
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from diffit.cli import UserError, progress
 from diffit.data.imagenet_classes import NUMBERS
 from diffit.data.listing import AGAIN
-from diffit.store import files
+from diffit.fetch import hub
 
 REPOSITORY = "ILSVRC/imagenet-1k"
 PATTERN = "train-*.parquet"
@@ -26,35 +27,29 @@ def paths(folder: Path) -> list[Path]:
 def download(revision: str, parent: Path) -> Path:
     """Download the missing files of the data set at a commit into a folder in ``parent``; return the folder.
 
-    The folder is named after the commit and shared by the data sets of all resolutions. The hub's client verifies and
-    locks the files, so that several processes may download at the same time. Raises :class:`UserError` without a token,
-    without access to the data set, and for network errors.
+    The folder is named after the commit and shared by the data sets of all resolutions. Several processes may download
+    at the same time. Raises :class:`UserError` without a token, without access to the data set, and for network errors.
     """
-    from huggingface_hub import get_token, snapshot_download  # here, because few data sets need it
-    from huggingface_hub.errors import HTTPError, XetDownloadError
-
-    allow = f"accept the licence on the page of {REPOSITORY} on the Hugging Face hub and set HF_TOKEN to your token"
-    instead = "or put ImageNet's tar on this machine and set path: of the data set to it"
-    if not get_token():
-        raise UserError(f"the download of ImageNet needs a token of the Hugging Face hub; {allow}, {instead}")
     folder = parent / f"imagenet-1k-{revision[:8]}"
-    try:
-        snapshot_download(
-            REPOSITORY, repo_type="dataset", revision=revision, allow_patterns=f"data/{PATTERN}", local_dir=folder
-        )
-    except (OSError, HTTPError, XetDownloadError) as error:
-        if full := files.write_error(error):
-            raise full from error
-        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
-            raise UserError(
-                f"the Hugging Face hub denies your token access to {REPOSITORY}; {allow}, {instead}"
-            ) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{REPOSITORY} could not be downloaded ({reason}); run the same command again with a network "
-            f"connection: it resumes the download, {instead}"
-        ) from error
+    if _complete(paths(folder)):
+        return folder
+    source = hub.Repository(
+        REPOSITORY, revision, "put ImageNet's tar on this machine and set path: of the data set to it", "dataset"
+    )
+    if not hub.has_token():
+        raise UserError(f"the download of ImageNet needs a token of the Hugging Face hub; {source.denied}")
+    commit, entries = hub.listing(source)
+    wanted = [entry for entry in entries if fnmatch(entry.path, f"data/{PATTERN}")]
+    if not wanted:
+        raise UserError(f"{REPOSITORY} has no files {PATTERN} at {commit}; correct revision: of the data set")
+    hub.download(source, commit, wanted, folder)
     return folder
+
+
+def _complete(found: list[Path]) -> bool:
+    """Whether all files are there: train-00000-of-00294.parquet says how many there are."""
+    numbers = [re.fullmatch(r"train-(\d+)-of-(\d+)\.parquet", path.name) for path in found]
+    return bool(found) and all(numbers) and {int(match[2]) for match in numbers} == {len(found)}
 
 
 class Parquet:

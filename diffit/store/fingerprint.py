@@ -26,6 +26,7 @@ COMMIT = "commit"
 BOOKKEEPING = (
     "diffit.cli",
     "diffit.config",
+    "diffit.fetch",
     "diffit.launch",
     "diffit.planning",
     "diffit.registry",

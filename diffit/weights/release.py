@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from diffit.cli import Parser, UserError, json_argument, run_command
+from diffit.fetch import hub
 from diffit.nets import build
 from diffit.nets.latent import load_released
 from diffit.store import files
@@ -29,7 +30,7 @@ def release(spec: dict, vae_folder: Path, out: Path) -> None:
     Args:
         spec: dataset, resolution, net, process and weights of the run.
         vae_folder: the VAE of the run, which determines size and channels of the latents.
-        out: the milestone's folder.
+        out: the milestone's folder, results/runs/{run}/released. Downloads stay in results/runs/.downloads.
 
     Raises :class:`UserError` if the weights are missing, cannot be downloaded, or do not match the network.
     """
@@ -40,7 +41,7 @@ def release(spec: dict, vae_folder: Path, out: Path) -> None:
         "channels": vae_facts["channels"],
         "num_classes": weights["classes"],
     }
-    path, origin = _local_file(weights)
+    path, origin = _local_file(weights, out.parents[1] / hub.FOLDER)
     sha256 = _verified_sha256(path, weights["sha256"])
     net = _loaded_network(net_spec, path)
     facts = {
@@ -59,24 +60,16 @@ def release(spec: dict, vae_folder: Path, out: Path) -> None:
     log.info("%s: %s parameters", origin, f"{sum(p.numel() for p in net.parameters()) + net.pos_embed.numel():,}")
 
 
-def _local_file(weights: dict) -> tuple[Path, str]:
+def _local_file(weights: dict, downloads: Path) -> tuple[Path, str]:
     """The weights as a local file, downloaded from the hub if the config gives no path, and where they come from."""
+    name, repository = weights["file"], weights["repository"]
     if weights["path"]:
-        remedy = f"put {weights['file']} of {weights['repository']} there"
-        path = files.user_file(weights["path"], "weights.path", remedy)
+        path = files.user_file(weights["path"], "weights.path", f"put {name} of {repository} there")
         return path, str(path)
-    from huggingface_hub import hf_hub_download  # here, because a local file needs no hub
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        path = Path(hf_hub_download(weights["repository"], weights["file"], revision=weights["revision"]))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{weights['file']} of {weights['repository']} could not be downloaded ({reason}); put it on this machine "
-            "and set weights.path in the run's config to it"
-        ) from error
-    return path, f"{weights['repository']}@{path.parent.name}"  # the hub's cache names folders by commit
+    instead = f"put {name} on this machine and set weights.path in the run's config to it"
+    source = hub.Repository(repository, weights["revision"], instead)
+    commit, (path,) = hub.files(source, [name], downloads)
+    return path, f"{repository}@{commit}"
 
 
 def _verified_sha256(path: Path, expected: str | None) -> str:

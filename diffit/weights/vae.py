@@ -13,15 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from diffit.cli import Parser, UserError, json_argument, run_command
+from diffit.fetch import hub
 from diffit.store import files
 from diffit.weights.vae_shape import factor_of
 
 REMEDY = "delete its folder and run the same command again"
 WEIGHTS = "vae.safetensors"
+INSTEAD = "put its config.json and weights into a folder on this machine and set path: in the VAE's config to it"
 
 
 class VAE:
@@ -122,23 +125,21 @@ def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict
     """Import an AutoencoderKL in the format of diffusers into ``folder``; return its record.
 
     Args:
-        source: a local folder or a repository of the Hugging Face hub.
-        revision: revision of the repository.
+        source: a repository of the Hugging Face hub, or a local folder.
+        revision: revision of the repository, None for a local folder.
         scale: the scale that the config gives; it must be the published one.
-        folder: the VAE's folder.
+        folder: the VAE's folder, results/vaes/{vae}. Downloads stay in results/vaes/.downloads.
 
     Raises :class:`UserError` if it cannot be loaded, has another architecture or scale, or shifts its latents.
     """
     from diffusers import AutoencoderKL
 
+    local = Path(source) if revision is None else _downloaded(source, revision, folder.parent / hub.FOLDER)
     try:
-        model = AutoencoderKL.from_pretrained(source, revision=revision, low_cpu_mem_usage=False)
-    except (OSError, ValueError) as error:
+        model = AutoencoderKL.from_pretrained(local, local_files_only=True, low_cpu_mem_usage=False)
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"the VAE {source} could not be loaded ({reason}); put its config.json and weights into a folder on this "
-            "machine and set path: in the VAE's config to it"
-        ) from error
+        raise UserError(f"the VAE {source} could not be loaded ({reason}); {INSTEAD}") from error
     twin = build(_shape(model))
     if (different := _first_difference(model, twin)) is not None:
         raise UserError(
@@ -153,6 +154,13 @@ def fetch(source: str, revision: str | None, scale: float, folder: Path) -> dict
         if getattr(model.config, key, None) is not None:
             raise UserError(f"the VAE {source} has a {key}, which is not supported; use a VAE without it")
     return write(folder, model, scale, source=source, revision=revision)
+
+
+def _downloaded(repository: str, revision: str, downloads: Path) -> Path:
+    """The folder with the VAE's files, downloaded where they are not there yet."""
+    source = hub.Repository(repository, revision, INSTEAD)
+    _, paths = hub.files(source, ["config.json", "diffusion_pytorch_model.safetensors"], downloads)
+    return paths[0].parent
 
 
 def _first_difference(model: nn.Module, twin: nn.Module) -> str | None:
