@@ -4,7 +4,8 @@
 
 Checks the jobs of Snakemake's dry run under the profile that would run them: SLURM, accounts, partitions, GPUs, time
 limits and preemption; with a one-minute test job per partition, the shared file system; free disk space; data and
-weights to download; package versions. The exit status is 1 if anything is wrong.
+weights to download; scores that the Inception network cannot give; package versions. The exit status is 1 if anything
+is wrong.
 """
 
 import math
@@ -18,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from diffit.cli import Parser, positive_int, run_command
-from diffit.planning.checks import cluster, downloads, probe_job, slurm_site
+from diffit.planning.checks import cluster, downloads, probe_job, scores, slurm_site
 from diffit.planning.checks.result import CheckResult, ok, summary, warning, wrong
 from diffit.planning.costs import Costs, Gpu
 from diffit.planning.dry_run import Workflow
@@ -143,7 +144,8 @@ def check(workflow: Workflow, counts: dict[str, int], wait: float | None) -> lis
     sizes = [
         cost.bytes for rule in rules for cost in costs.of(rule, [job for job in workflow.jobs if job.rule == rule])
     ]
-    return found + check_disk(results, sizes) + downloads.check(workflow.jobs, workflow.config)
+    found += check_disk(results, sizes) + downloads.check(workflow.jobs, workflow.config)
+    return found + scores.check(workflow.jobs, workflow.config)
 
 
 def _arguments() -> Namespace:

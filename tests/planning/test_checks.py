@@ -1,14 +1,17 @@
 """The checks of preflight: problems of a cluster, a disk or a download are found, each with a remedy."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
+from helpers.server import Server
 
 from diffit.planning import preflight
-from diffit.planning.checks import cluster, downloads, slurm_site
+from diffit.planning.checks import cluster, downloads, scores, slurm_site
 from diffit.planning.checks.result import ok, summary, warning, wrong
 from diffit.planning.checks.slurm_site import Association, JobRequest, Node, Site, gpus_of, minutes, requests
-from diffit.planning.dry_run import Job
+from diffit.planning.dry_run import Job, Workflow
+from diffit.scoring import inception_weights
 from diffit.slurm.commands import SlurmError
 
 LOW = {
@@ -216,6 +219,46 @@ def test_missing_downloads_are_checked(tmp_path):
     assert levels(found) == ["ok", "wrong", "ok", "wrong", "ok"]
     assert "datasets.gone.path" in found[1].remedy
     assert levels(downloads.check([], {})) == ["ok"]
+
+
+def test_addresses_are_checked_where_they_are_downloaded_from(monkeypatch):
+    sources = {"cifar": {"source": "cifar10", "path": None}, "adm": {"source": "adm", "path": None, "resolution": 256}}
+    network = {"path": None, "sha256": None, "url": inception_weights.NVIDIA_URL}
+    jobs = [Job("download", {"dataset": name}) for name in sources] + [Job("download_inception", {})]
+    with Server() as server:
+        monkeypatch.setenv("DIFFIT_MIRROR", server.address)
+        server.file("/www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", b"x")
+        found = downloads.check(jobs, {"datasets": sources, "inception": network})
+        assert levels(found) == ["ok", "wrong", "wrong"] and found[0].what.endswith("cifar-10-python.tar.gz")
+        assert {method for method, *_ in server.requests} == {"HEAD"}
+    assert "256_labeled.npz: the server answers 404 Not Found" in found[1].what
+    assert "datasets.adm.path" in found[1].remedy and "inception.path" in found[2].remedy
+
+
+def test_a_missing_inception_score_is_announced_with_the_key_and_the_file(tmp_path):
+    jobs = [Job("measure", {"protocol": "adm"}), Job("measure", {"protocol": "clean"}), Job("sample", {})]
+    wheel = {"path": None, "sha256": None}
+    (found,) = scores.check(jobs, {"inception": wheel})
+    assert found.level == "warning" and "the Inception Score will be missing under adm" in found.what
+    assert f"set inception.url to {inception_weights.NVIDIA_URL}, or inception.path" in found.remedy
+    assert scores.check(jobs[1:], {"inception": wheel}) == []
+    assert scores.check(jobs, {"inception": {**wheel, "url": inception_weights.NVIDIA_URL}}) == []
+    (tmp_path / "mine.pt").write_bytes(b"another network")
+    assert scores.check(jobs, {"inception": {**wheel, "path": str(tmp_path / "mine.pt")}}) == []
+    assert scores.check(jobs, {"inception": {**wheel, "path": str(tmp_path / "none.pt")}}) == []
+
+
+def test_a_copy_of_the_wheels_network_is_known_by_its_hash(inception):
+    described = {"path": str(inception / "inception.pt"), "sha256": None}
+    assert levels(scores.check([Job("score", {"protocol": "adm"})], {"inception": described})) == ["warning"]
+
+
+def test_preflight_announces_a_missing_inception_score(tmp_path, monkeypatch):
+    config = {"inception": {"path": None, "sha256": None}}
+    monkeypatch.setattr(preflight, "check_cluster", lambda *_: [])
+    monkeypatch.setattr(preflight, "Costs", lambda *_: SimpleNamespace(of=lambda *_: []))
+    found = preflight.check(Workflow([Job("score", {"protocol": "adm"})], config, tmp_path), {}, None)
+    assert "the Inception Score will be missing" in found[-1].what
 
 
 def test_an_unreachable_hub_is_reported_with_the_key_for_a_local_copy(monkeypatch):

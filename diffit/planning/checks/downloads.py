@@ -4,11 +4,10 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 from diffit.data.origins import Address, Hub, Included
 from diffit.data.sources import SOURCES
+from diffit.fetch import mirrored, reason_unreachable
 from diffit.planning.checks.result import CheckResult, ok, wrong
 from diffit.planning.dry_run import Job
 from diffit.scoring.inception_weights import WHEEL
@@ -81,17 +80,17 @@ def _check_hub(what: str, key: str, repository: str, revision: str | None, kind:
 
 
 def _check_address(what: str, key: str, address: str) -> list[CheckResult]:
-    try:
-        with urlopen(Request(address, method="HEAD"), timeout=PATIENCE_SECONDS):
-            return [ok(f"{what} can be downloaded")]
-    except (URLError, OSError) as error:
-        return [_out_of_reach(what, key, "its address", error)]
+    if reason := reason_unreachable(mirrored(address)):
+        return [_out_of_reach(what, key, mirrored(address), reason)]
+    return [ok(f"{what} can be downloaded from {mirrored(address)}")]
 
 
 def _check_inception(described: dict) -> list[CheckResult]:
     what, key = "the Inception network", "inception.path"
     if described["path"]:
         return _check_local(what, key, described["path"])
+    if described.get("url"):
+        return _check_address(what, key, described["url"])
     name, _, version = WHEEL.partition("==")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "index", "versions", name]
     try:
