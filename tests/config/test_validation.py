@@ -240,6 +240,7 @@ def test_an_entry_merged_from_an_anchor_is_whole_and_keeps_its_own_keys(config):
         ("runs.digits.protocols", [], "config: runs.digits.protocols: [] should be non-empty"),
         ("runs.digits.paper", {"fid": 2, "protocol": "edm", "source": "T"}, "protocol 'edm', which is not among the"),
         ("inception.sha256", "abc", "config: inception.sha256: 'abc' does not match"),
+        ("inception.url", "host/x.pt", "config: inception.url: 'host/x.pt' does not match"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_with_its_place_and_the_way_out(config, place, value, sentence):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+PATIENCE_SECONDS = 60
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -76,7 +77,7 @@ def stops(answer: Answer, content: bytes) -> None:
 def stalls(answer: Answer, content: bytes) -> None:
     """Sends half of what is missing and then nothing, until the server is closed."""
     stops(answer, content)
-    answer.server.owner.closing.wait(60)
+    answer.server.owner.wait()
 
 
 def trickles(answer: Answer, content: bytes) -> None:
@@ -90,7 +91,7 @@ def trickles(answer: Answer, content: bytes) -> None:
 
 def silent(answer: Answer, content: bytes) -> None:
     """Takes the request and does not answer, until the server is closed."""
-    answer.server.owner.closing.wait(60)
+    answer.server.owner.wait()
 
 
 def closes(answer: Answer, content: bytes) -> None:
@@ -139,7 +140,7 @@ class Server:
         self.contents: dict[str, bytes] = {}
         self.behaviours: dict[str, list[Behaviour]] = {}
         self.requests: list[tuple[str, str, str | None, str | None]] = []
-        self.closing = threading.Event()
+        self.closing, self.outwaited = threading.Event(), False
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
         self._server.owner = self
         self._server.daemon_threads = True
@@ -153,6 +154,11 @@ class Server:
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
+        assert not self.outwaited, f"the client did not leave a server that was silent for {PATIENCE_SECONDS} s"
+
+    def wait(self) -> None:
+        """Wait until the server is closed. A client that waits for longer than a minute makes the test fail."""
+        self.outwaited |= not self.closing.wait(PATIENCE_SECONDS)
 
     def file(self, path: str, content: bytes) -> str:
         """Offer a file; returns its address."""
