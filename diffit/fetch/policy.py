@@ -12,6 +12,7 @@ https_proxy, http_proxy and no_proxy, certificates from REQUESTS_CA_BUNDLE.
 import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -78,6 +79,11 @@ def mirrored(url: str) -> str:
     return f"{mirror.rstrip('/')}/{url.partition('://')[2]}"
 
 
+def printable(url: str) -> str:
+    """An address for messages, without the user name and the password that it may contain."""
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
 def persevere(
     attempt: Callable[[], Result],
     name: str,
@@ -119,4 +125,4 @@ def _sentence(error: TransferError, tries: int, name: str, source: str, remedy: 
         remedy = denied
     elif error.status is None and not error.damaged:
         remedy += f"; {BEHIND_A_FIREWALL}"
-    return f"{name} could not be downloaded from {source}: {error}{count}; {remedy}"
+    return f"{name} could not be downloaded from {printable(source)}: {error}{count}; {remedy}"

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from diffit.cli import UserError, progress
 from diffit.fetch.digests import mismatch
-from diffit.fetch.policy import StoppedError, TransferError, persevere, timeout
+from diffit.fetch.policy import StoppedError, TransferError, persevere, printable, timeout
 from diffit.fetch.reasons import answer, may_recover, reason
 from diffit.store import files
 
@@ -126,7 +126,7 @@ class _Transfer:
             if part is None:
                 self._check_existing()
                 return
-            log.info("downloading %s from %s", download.target.name, download.url)
+            log.info("downloading %s from %s", download.target.name, printable(download.url))
             persevere(
                 lambda: self._attempt(part),
                 download.target.name,

@@ -177,6 +177,14 @@ def test_a_host_that_does_not_answer_is_one_sentence(tmp_path):
     )
 
 
+def test_a_password_in_an_address_is_not_printed(server, tmp_path, caplog):
+    address = server.address.replace("http://", "http://me:secret@")
+    with caplog.at_level(logging.INFO), pytest.raises(UserError) as error:
+        fetch(Download(f"{address}/none", tmp_path / "x", "put it there by hand"))
+    assert f"from {server.address}/none: the server answers 404" in str(error.value)
+    assert "secret" not in str(error.value) + caplog.text and server.requests[0][3].startswith("Basic ")
+
+
 @pytest.mark.parametrize("url", ["nonsense", "ftp://host/x", "http://"])
 def test_an_address_that_cannot_work_is_not_tried_again(tmp_path, url):
     assert " tries" not in refused(Download(url, tmp_path / "x", "put it there by hand"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffit.data.origins import Address, Hub, Included
 from diffit.data.sources import SOURCES
-from diffit.fetch import mirrored, reason_unreachable
+from diffit.fetch import mirrored, printable, reason_unreachable
 from diffit.planning.checks.result import CheckResult, ok, wrong
 from diffit.planning.dry_run import Job
 from diffit.scoring.inception_weights import WHEEL
@@ -80,9 +80,10 @@ def _check_hub(what: str, key: str, repository: str, revision: str | None, kind:
 
 
 def _check_address(what: str, key: str, address: str) -> list[CheckResult]:
+    shown = printable(mirrored(address))
     if reason := reason_unreachable(mirrored(address)):
-        return [_out_of_reach(what, key, mirrored(address), reason)]
-    return [ok(f"{what} can be downloaded from {mirrored(address)}")]
+        return [_out_of_reach(what, key, shown, reason)]
+    return [ok(f"{what} can be downloaded from {shown}")]
 
 
 def _check_inception(described: dict) -> list[CheckResult]:
