@@ -83,10 +83,11 @@ def stalls(answer: Answer, content: bytes) -> None:
 def trickles(answer: Answer, content: bytes) -> None:
     """Sends a byte now and then, often enough for any time-out."""
     answer.send(200, b"", length=len(content))
-    for byte in content:
+    for byte in content[: int(PATIENCE_SECONDS / 0.05)]:
         answer.wfile.write(bytes([byte]))
         if answer.server.owner.closing.wait(0.05):
             return
+    answer.server.owner.outwaited = True
 
 
 def silent(answer: Answer, content: bytes) -> None:
