@@ -253,7 +253,8 @@ def test_several_files_share_a_bar_and_the_first_error_ends_all(server, tmp_path
 
 
 COMMAND = """
-import sys; from pathlib import Path
+import signal, sys; from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes may start with it ignored
 from diffit.cli import run_command
 from diffit.fetch import Download, fetch
 run_command(lambda: fetch(Download(sys.argv[1], Path(sys.argv[2]), "put it there by hand")))
