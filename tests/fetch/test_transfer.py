@@ -105,6 +105,11 @@ def test_an_unfinished_file_that_is_damaged_or_too_long_is_not_resumed(server, t
         (tmp_path / "file.bin").unlink()
 
 
+def test_an_unfinished_file_that_is_too_long_is_seen_without_a_hash(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(b"x" * (len(CONTENT) + 1))
+    assert fetch(described(server, tmp_path, digest=None)).read_bytes() == CONTENT
+
+
 def test_a_file_that_changed_on_the_server_is_not_glued_to_its_old_half(server, tmp_path):
     def changes(answer, content):
         behaviour.stops(answer, content)
@@ -124,6 +129,16 @@ def test_a_server_without_ranges_starts_over(server, tmp_path):
 def test_a_length_that_the_server_does_not_say_is_not_needed(server, tmp_path, way, known):
     server.behave(PATH, getattr(behaviour, way))
     assert fetch(described(server, tmp_path, size=len(CONTENT) if known else None)).read_bytes() == CONTENT
+
+
+def test_a_file_that_ends_early_without_a_length_is_not_taken_for_whole(server, tmp_path):
+    server.behave(PATH, behaviour.stops_unnoticed, behaviour.healthy)
+    assert fetch(described(server, tmp_path, digest=None)).read_bytes() == CONTENT
+
+
+def test_the_bytes_are_those_of_the_file_and_not_a_compressed_form(server, tmp_path):
+    server.behave(PATH, behaviour.compressed)
+    assert fetch(described(server, tmp_path, size=None, digest=None)).read_bytes() == CONTENT
 
 
 def test_redirects_are_followed_and_the_token_stays_with_its_server(server, tmp_path):
@@ -250,6 +265,14 @@ def test_several_files_share_a_bar_and_the_first_error_ends_all(server, tmp_path
     others = [Download(one.url, tmp_path / "again" / one.target.name, "go on", one.size) for one in downloads]
     with pytest.raises(UserError, match=r"3 could not be downloaded from .* 404 Not Found; go on"):
         fetch_all(others, "many", workers=3)
+
+
+def test_the_first_error_also_ends_downloads_that_have_begun(server, tmp_path):
+    server.behave("/slow", behaviour.slowly)
+    slow = Download(server.file("/slow", CONTENT * 20), tmp_path / "slow", "")
+    with pytest.raises(UserError, match=r"none could not be downloaded"):
+        fetch_all([slow, Download(f"{server.address}/none", tmp_path / "none", "")], "both", workers=2)
+    assert not slow.target.exists()
 
 
 COMMAND = """

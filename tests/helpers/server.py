@@ -3,6 +3,7 @@
 It sends what is registered. For each address it can be told how to fail in the next answers, or in all of them.
 """
 
+import gzip
 import hashlib
 import json
 import threading
@@ -72,6 +73,28 @@ def stops(answer: Answer, content: bytes) -> None:
     status, headers, start = answer.range(content)
     rest = content[start:]
     answer.send(status, rest[: len(rest) // 2], length=len(rest), **headers)
+
+
+def stops_unnoticed(answer: Answer, content: bytes) -> None:
+    """Sends half of the file and closes the connection, and has not said how much would come."""
+    answer.send(200, content[: len(content) // 2], length=-1)
+
+
+def slowly(answer: Answer, content: bytes) -> None:
+    """Sends 50 kB/s."""
+    answer.send(200, b"", length=len(content))
+    for start in range(0, len(content), 1000):
+        answer.wfile.write(content[start : start + 1000])
+        if answer.server.owner.closing.wait(0.02):
+            return
+
+
+def compressed(answer: Answer, content: bytes) -> None:
+    """Sends compressed bytes to clients that take them."""
+    if "gzip" in answer.headers.get("Accept-Encoding", ""):
+        answer.send(200, gzip.compress(content), Content_Encoding="gzip")
+    else:
+        healthy(answer, content)
 
 
 def stalls(answer: Answer, content: bytes) -> None:
