@@ -3,6 +3,22 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+# The lock that .venv was installed from, and where: its scripts name this folder, so it cannot be moved.
+STAMP := $(if $(realpath $(BIN)/python),$(shell cat $(INSTALLED) 2>/dev/null))
+# LOCK=… chooses requirements-$(LOCK).lock. The default is the installed one, for a new .venv what this machine needs; a
+# login node has no GPU, but sbatch.
+ifndef LOCK
+LOCK := $(or $(firstword $(STAMP)),$(shell if [ "$$(uname)" = Darwin ]; then echo macos; \
+  elif { test -e /proc/driver/nvidia || command -v nvidia-smi || command -v sbatch; } > /dev/null; then echo gpu; else echo cpu; fi))
+endif
+ifneq ($(STAMP),$(LOCK) $(realpath $(VENV)))
+.PHONY: $(INSTALLED)
+endif
+# Without a GPU, torch needs only libcudnn.so, not the 470 MB of kernels that it would load.
+SHRINK = if [ $(LOCK) = cpu ]; then rm -f $(VENV)/lib/python3*/site-packages/nvidia/cudnn/lib/libcudnn_*; fi
+CACHES = for site in $(VENV)/lib/python3*/site-packages; do cp workflow/envs/writable_caches.py $$site/ && \
+  echo "import writable_caches" > $$site/writable_caches.pth || exit 1; done
 PROFILE ?= profiles/local
 # Narrows test-slow and test-slurm, as in SELECT="and not extended".
 SELECT ?=
@@ -16,15 +32,19 @@ report accept: GOAL ?= $(wildcard results/*_fid.csv results/*tables/*.csv result
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-$(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
-	@touch $@
+# Makes a new .venv, unless only a lock or pyproject.toml was edited. Without the stamp, .venv counts as incomplete.
+$(INSTALLED): $(wildcard requirements*.lock) pyproject.toml workflow/envs/writable_caches.py
+	@test -f requirements-$(LOCK).lock || \
+	  { echo "error: there is no requirements-$(LOCK).lock; set LOCK to gpu, cpu, plain or macos, or leave it out"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	  { echo "error: $(PYTHON) is missing, has no module venv, or is not Python 3.11, 3.12 or 3.13; name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "installing requirements-$(LOCK).lock into $(VENV)"
+	@rm -f $@ && { test "$(STAMP)" = "$(LOCK) $(realpath $(VENV))" || $(PYTHON) -m venv --clear $(VENV); } && \
+	  $(PIP) -r requirements-$(LOCK).lock && $(PIP) -e . && $(SHRINK) && $(CACHES) && \
+	  echo "$(LOCK) $$(cd $(VENV) && pwd -P)" > $@ || \
+	  { echo "error: the installation failed for the reason above; remove it, then repeat: make $(MAKECMDGOALS)"; exit 1; }
 
-install: $(INSTALLED) ## create .venv with the locked versions
+install: $(INSTALLED) ## create .venv with the locked versions; LOCK=gpu or LOCK=cpu overrides the choice by this machine
 
 demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
 	$(BIN)/snakemake --profile profiles/local results/digits_fid.csv

@@ -5,6 +5,7 @@ so nothing is computed and no weights are allocated.
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffit import nets
 from diffit.store.files import canonical
@@ -47,6 +47,9 @@ def _size(spec: str) -> Size:
 
 def flops(forward: Callable[[], object]) -> Counter:
     """FLOPs of a function that computes with fake tensors, by ``attention`` and ``linear``."""
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # it warns where Triton is not installed
+    from torch.utils.flop_counter import FlopCounterMode
+
     # The counter does not support all fused attention kernels; the unfused form consists of matrix products.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         forward()

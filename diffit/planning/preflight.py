@@ -15,11 +15,10 @@ import socket
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from diffit.cli import Parser, positive_int, run_command
-from diffit.planning.checks import cluster, downloads, probe_job, scores, slurm_site
+from diffit.planning.checks import cluster, downloads, driver, packages, probe_job, scores, slurm_site
 from diffit.planning.checks.result import CheckResult, ok, summary, warning, wrong
 from diffit.planning.costs import Costs, Gpu
 from diffit.planning.dry_run import Workflow
@@ -27,41 +26,10 @@ from diffit.planning.formats import format_bytes
 from diffit.planning.goals import add_goal_arguments, planned_workflow
 from diffit.slurm.commands import SlurmError
 
-LOCK_FILE = Path(__file__).resolve().parents[2] / "requirements.lock"
-PLUGIN, PLUGIN_MINIMUM = "snakemake-executor-plugin-slurm", (2, 8, 0)
 SHARED_FILE_SYSTEMS = (
     "nfs", "lustre", "gpfs", "beegfs", "ceph", "fuse", "glusterfs", "pvfs", "orangefs", "panfs", "wekafs", "afs",
     "cifs", "smb", "9p", "virtiofs", "daos",
 )  # fmt: skip
-
-
-def check_packages(lock: Path = LOCK_FILE) -> list[CheckResult]:
-    """Compare installed packages with the lock file, and Snakemake's plugin for SLURM with its minimum version."""
-    remedy = "run make install; if that does not help, remove .venv first"
-    found, other = [], []
-    for line in lock.read_text().splitlines():
-        name, sign, version = line.partition("==")
-        if not sign:
-            continue
-        try:
-            installed = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found.append(wrong(f"the package {name} is not installed", remedy))
-            continue
-        if installed.partition("+")[0] != version:  # CUDA builds have a suffix
-            other.append(f"{name} {installed} (locked: {version})")
-        if name == PLUGIN and _version(installed) < PLUGIN_MINIMUM:
-            minimum = ".".join(map(str, PLUGIN_MINIMUM))
-            found.append(
-                wrong(f"{PLUGIN} {installed} starts multi-GPU jobs twice; at least {minimum} is needed", remedy)
-            )
-    if other:
-        found.append(warning(f"package versions differ from requirements.lock: {', '.join(other)}", remedy))
-    return found or [ok("package versions match requirements.lock")]
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def check_disk(results: Path, sizes: Sequence[float]) -> list[CheckResult]:
@@ -137,7 +105,10 @@ def check(workflow: Workflow, counts: dict[str, int], wait: float | None) -> lis
     """All checks, in the order in which a run would fail."""
     results = workflow.folder / "results"
     costs = Costs(workflow.config, workflow.folder, Gpu(), counts)
-    found = check_packages() + check_cluster(workflow, costs, wait)
+    found = packages.check_packages() + packages.check_gpu_libraries(slurm_site.requests(workflow.jobs))
+    if any(job.resources.get("launcher") == "local" for job in workflow.jobs):  # trains on this machine
+        found += driver.check(driver.read(), socket.gethostname())
+    found += check_cluster(workflow, costs, wait)
     if wait is None:  # no test job has checked it
         found += check_file_system(results, Path("/proc/mounts").read_text())
     rules = dict.fromkeys(job.rule for job in workflow.jobs)

@@ -7,7 +7,7 @@ import pytest
 from helpers.server import Server
 
 from diffit.planning import preflight
-from diffit.planning.checks import cluster, downloads, scores, slurm_site
+from diffit.planning.checks import cluster, downloads, driver, packages, probe_job, scores, slurm_site
 from diffit.planning.checks.result import ok, summary, warning, wrong
 from diffit.planning.checks.slurm_site import Association, JobRequest, Node, Site, gpus_of, minutes, requests
 from diffit.planning.dry_run import Job, Workflow
@@ -184,11 +184,55 @@ def test_missing_commands_of_slurm_are_reported(monkeypatch, tmp_path):
 def test_packages_that_are_missing_or_of_another_version_are_named(tmp_path):
     lock = tmp_path / "requirements.lock"
     lock.write_text("# a comment\nno-such-package==1.0\nnumpy==0.1\n")
-    assert [(found.level, found.what.split()[0]) for found in preflight.check_packages(lock)] == [
+    assert [(found.level, found.what.split()[0]) for found in packages.check_packages(lock)] == [
         ("wrong", "the"),
         ("warning", "package"),
     ]
-    assert levels(preflight.check_packages()) == ["ok"]
+    assert levels(packages.check_packages()) == ["ok"]
+
+
+def test_locks_are_read_with_those_that_they_include(tmp_path):
+    (tmp_path / "all.lock").write_text("# -r nothing==1\n-r some.lock\nthree==3.0\n")
+    (tmp_path / "some.lock").write_text("one==1.0\ntwo==2.0\n")
+    assert packages.locked(tmp_path / "all.lock") == {"one": "1.0", "two": "2.0", "three": "3.0"}
+
+
+def test_jobs_with_gpus_need_an_installation_with_their_libraries():
+    (found,) = packages.check_gpu_libraries([request(gpus=0), request()], "cpu")
+    assert found.level == "wrong" and "requirements-cpu.lock" in found.what and "LOCK=gpu" in found.remedy
+    assert (
+        packages.check_gpu_libraries([request()], "gpu") == packages.check_gpu_libraries([request(gpus=0)], "cpu") == []
+    )
+
+
+@pytest.mark.parametrize("version, level", [("580.65.06", ["ok"]), ("1000.1", ["ok"]), ("579.99", ["wrong"]), ("", [])])
+def test_a_driver_that_is_too_old_for_cuda_is_wrong(version, level):
+    found = driver.check(version, "node7")
+    assert levels(found) == level and all("node7" in each.what and version in each.what for each in found)
+
+
+@pytest.mark.parametrize(
+    "answer, level, words",
+    [
+        ({"driver": "550.54.15", "gpus": 0}, ["wrong"], "the NVIDIA driver of n1 is 550.54.15; CUDA 13 needs 580"),
+        ({"driver": "580.65.06", "gpus": 0}, ["ok", "warning"], "torch sees no GPU"),
+        ({"driver": "580.65.06", "gpus": 1}, ["ok", "ok"], "torch sees 1 × A100"),
+        ({"driver": "", "gpus": 0}, ["warning"], "torch sees no GPU"),
+    ],
+)
+def test_a_test_job_reports_the_driver_of_its_node(tmp_path, answer, level, words):
+    job = probe_job.TestJob(request(), tmp_path, "", "1")
+    found = probe_job._check_gpus(job, {"host": "n1", "gpu": "A100", **answer})
+    assert levels(found) == level and words in found[-1].what
+
+
+@pytest.mark.parametrize("script, version", [("echo 570.1; echo 570.1", "570.1"), ("echo broken; exit 9", "")])
+def test_the_version_of_the_driver_comes_from_nvidia_smi(monkeypatch, tmp_path, script, version):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert driver.read() == ""
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert driver.read() == version
 
 
 def test_a_disk_that_is_too_small_is_wrong(small_disk):

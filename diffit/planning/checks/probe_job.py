@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffit.cli import Parser, run_command
+from diffit.planning.checks import driver
 from diffit.planning.checks.cluster import PROFILE
 from diffit.planning.checks.result import CheckResult, ok, warning, wrong
 from diffit.planning.checks.slurm_site import JobRequest
@@ -140,10 +141,13 @@ def _check_clock(job: TestJob, answer: dict) -> list[CheckResult]:
 def _check_gpus(job: TestJob, answer: dict) -> list[CheckResult]:
     if not job.request.gpus:
         return []
+    found = driver.check(answer["driver"], answer["host"])
+    if any(result.level == "wrong" for result in found):  # torch sees no GPU then
+        return found
     if answer["gpus"]:
-        return [ok(f"torch sees {answer['gpus']} × {answer['gpu']} there")]
+        return [*found, ok(f"torch sees {answer['gpus']} × {answer['gpu']} there")]
     remedy = f"run nvidia-smi there, or load its modules with setup in {PROFILE}; otherwise jobs compute on CPUs"
-    return [warning(f"torch sees no GPU on {answer['host']}, although one was requested", remedy)]
+    return [*found, warning(f"torch sees no GPU on {answer['host']}, although one was requested", remedy)]
 
 
 def main() -> None:
@@ -159,6 +163,7 @@ def main() -> None:
         "time": time.time(),
         "gpus": gpus,
         "gpu": torch.cuda.get_device_name(0) if gpus else "",
+        "driver": driver.read(),
     }
     with files.atomic(folder / "answer.json") as temporary:
         temporary.write_text(json.dumps(answer))
