@@ -35,10 +35,14 @@ def _arguments() -> Namespace:
     )
     parser.add_argument("--checkpoint-minutes", type=float, default=10, help="minutes between checkpoints")
     parser.add_argument(
-        "--skip-step", type=non_negative_int, action="append", default=[], metavar="STEP",
-        help="skip the update of this step if its loss or gradient is not finite, instead of ending the run; the number "
-        "is in the error message; may be repeated",
-    )  # fmt: skip
+        "--skip-step",
+        type=non_negative_int,
+        action="append",
+        default=[],
+        metavar="STEP",
+        help="if the loss or gradient of this step is not finite, skip its update instead of ending the run; the error "
+        "message names the step; may be repeated",
+    )
     parser.add_argument("--stage-to", type=Path, metavar="FOLDER", help="first copy latents to this node-local folder")
     return parser.parse_args()
 

@@ -1,6 +1,5 @@
 """Five steps of the trainer equal a training loop that was written a second time, as plainly as possible."""
 
-import copy
 import json
 import os
 import signal
