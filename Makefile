@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MUTANTS := .venv-mutants/.installed
 PROFILE ?= profiles/local
 # Narrows test-slow and test-slurm, as in SELECT="and not extended".
 SELECT ?=
@@ -57,6 +58,16 @@ test-pythons: $(INSTALLED) ## the tests that need no torch, on the other support
 test-slurm: $(INSTALLED) ## run the tests on a real SLURM with two nodes, which they start: as root, within 20 minutes on 2 cores
 	$(BIN)/python -m pytest -m "slurm $(SELECT)"
 
+$(MUTANTS): $(INSTALLED) tests/helpers/mutants.lock
+	$(BIN)/python -m venv --clear .venv-mutants
+	.venv-mutants/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/helpers/mutants.lock
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$(.venv-mutants/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages_of_venv.pth
+	@touch $@
+
+mutants: $(MUTANTS) ## put mistakes into MODULES="diffit/process/edm.py …" (default: all; days), see docs/mutants.md
+	.venv-mutants/bin/python tests/helpers/mutants.py $(MODULES)
+
 bench: $(INSTALLED) ## run the benchmarks: two implementations side by side
 	@for bench in $(sort $(filter-out timing network quality,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
 
@@ -82,4 +93,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo toy-tables plan preflight test test-slow test-pythons test-slurm bench quality report accept lint format
+.PHONY: help install demo toy-tables plan preflight test test-slow test-pythons test-slurm mutants bench quality report accept lint format

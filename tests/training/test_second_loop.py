@@ -29,7 +29,7 @@ TOLERANCE = 1e-6
 NO_AUGMENTATION = {"probability": 0, "xflip": False}
 TRAINING = {
     "batch": BATCH, "optimizer": "adam", "learning_rate": 2e-4, "betas": [0.8, 0.95], "weight_decay": 0.05,
-    "warmup_kimg": 0.5, "clip_norm": 139, "ema_halflife_kimg": 0.1, "ema_rampup": 0.2, "precision": "float32",
+    "warmup_kimg": 0.5, "clip_norm": 139, "ema_halflife_kimg": 0.4, "ema_rampup": 0.5, "precision": "float32",
 }  # fmt: skip
 SONG = {
     "kind": "song", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention_resolution": 4, "tmsa": False,
