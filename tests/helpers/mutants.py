@@ -3,15 +3,14 @@
     make mutants MODULES="diffit/process/edm.py diffit/training/ema.py"      default: all modules of mutants.toml
 
 Each module is tested in a copy of the repository, .cache/mutants/{module}, where mutmut keeps its results. A run that
-was interrupted continues, and after an edit only the mutants of edited functions are tested again. docs/mutants.md is
-written from all results. mutmut changes functions and methods, but not constants of modules and not functions with
-decorators other than staticmethod and classmethod.
+was interrupted continues. After an edit of the module only the mutants of edited functions are tested again, after an
+edit of a test only the survivors. docs/mutants.md is written from all results. mutmut changes functions and methods,
+but not constants of modules and not functions with decorators other than staticmethod and classmethod.
 """
 
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -60,27 +59,47 @@ def copy_of(module: str) -> Path:
     return COPIES / module.removesuffix(".py").replace("/", ".")
 
 
-def update_copy(module: str) -> Path:
-    """Make the copy equal to the working tree. Unchanged files keep their times, so mutmut keeps its results."""
+def update_copy(module: str) -> bool:
+    """Make the copy equal to the working tree; return whether tests have changed in it.
+
+    Unchanged files keep their times, so mutmut keeps its results.
+    """
     folder = copy_of(module)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    names = [name for name in listed.split("\0") if (REPOSITORY / name).is_file() and not name.endswith(".png")]
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    names = {name for name in listed.split("\0") if (REPOSITORY / name).is_file() and not name.endswith(".png")}
+    changed = set()
+    for path in [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]:
+        name = path.relative_to(folder).as_posix()
+        if name not in names and not name.startswith(("mutants/", "shared/")):
+            path.unlink()
+            (folder / "mutants" / name).unlink(missing_ok=True)
+            changed.add(name)
     for name in names:
-        source, target = REPOSITORY / name, folder / name
-        content = source.read_bytes()
+        target, content = folder / name, (REPOSITORY / name).read_bytes()
         if name == "pyproject.toml":
             content += configuration(module, sorted({name.split("/")[0] for name in names})).encode()
         if not target.is_file() or target.read_bytes() != content:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
+            changed.add(name)
     # The tests find reference material beside their repository, which is the folder "mutants" of the copy.
     beside = folder / "shared"
     if (REPOSITORY.parent / "shared").is_dir() and not beside.is_symlink():
         beside.symlink_to((REPOSITORY.parent / "shared").resolve())
-    return folder
+    return any(name.startswith("tests/") or name == "pyproject.toml" for name in changed)
+
+
+def forget_survivors(module: str) -> None:
+    """Have mutmut test the mutants again that were not killed, with new knowledge of which tests reach them."""
+    folder = copy_of(module) / "mutants"
+    (folder / "mutmut-stats.json").unlink(missing_ok=True)
+    path = folder / f"{module}.meta"
+    if path.is_file():
+        meta = json.loads(path.read_text())
+        codes = meta["exit_code_by_key"]
+        kept = {name: code if status_by_exit_code[code] in KILLED else None for name, code in codes.items()}
+        path.write_text(json.dumps({**meta, "exit_code_by_key": kept}))
 
 
 def configuration(module: str, copied: list[str]) -> str:
@@ -98,8 +117,9 @@ def configuration(module: str, copied: list[str]) -> str:
 
 def test(module: str, processes: int) -> None:
     """Test the mutants of a module that have no result yet."""
-    folder = update_copy(module)
-    shutil.rmtree(folder / "mutants" / "tests", ignore_errors=True)  # mutmut does not copy changed tests again
+    folder = copy_of(module)
+    if update_copy(module):
+        forget_survivors(module)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [*MUTMUT, "run", "--max-children", str(processes)]
     ended = subprocess.run(command, cwd=folder, env={**environment, "OMP_NUM_THREADS": "1"}, check=False)
