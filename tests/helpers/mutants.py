@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from mutmut.stats import status_by_exit_code
@@ -39,16 +40,27 @@ class Result:
     def count(self, *statuses: str) -> int:
         return sum(status in statuses for status in self.status.values())
 
-    def survivors(self) -> list[str]:
-        return [name for name, status in self.status.items() if status not in KILLED | {"not checked", "skipped"}]
+    @cached_property
+    def survivors(self) -> dict[str, str]:
+        """The changed lines of each mutant that was tested and not killed, by its name."""
+        names = [name for name, status in self.status.items() if status not in KILLED | {"not checked", "skipped"}]
+        return {name: change(self.module, name) for name in names}
+
+    def reason(self, name: str) -> str | None:
+        """Why a survivor may survive; None if mutants.toml does not explain it."""
+        reasons = SETTINGS["explained"].get(self.module, {})
+        new = [line for line in self.survivors[name].splitlines() if line.startswith("+")]
+        return next((reason for code, reason in reasons.items() if any(code in line for line in new)), None)
+
+    def explained(self) -> int:
+        return sum(self.reason(name) is not None for name in self.survivors)
 
     def summary(self) -> str:
-        explained = sum(name in SETTINGS["explained"] for name in self.survivors())
         parts = [
             f"{len(self.status)} mutants",
             f"{self.count(*KILLED)} killed",
-            f"{len(self.survivors()) - explained} survived",
-            f"{explained} explained",
+            f"{len(self.survivors) - self.explained()} survived",
+            f"{self.explained()} explained",
         ]
         parts += [f"{unchecked} not tested yet"] if (unchecked := self.count("not checked")) else []
         return f"{self.module}: {', '.join(parts)}"
@@ -156,18 +168,15 @@ def page(results: list[Result]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for r in results:
-        survivors = r.survivors()
-        explained = sum(name in SETTINGS["explained"] for name in survivors)
-        unreached = sum(r.status[name] == "no tests" for name in survivors)
-        share = (r.count(*KILLED) + explained) / len(r.status)
-        cells = [r.module, len(r.status), r.count(*KILLED), len(survivors) - unreached, unreached, explained]
+        unreached = sum(r.status[name] == "no tests" for name in r.survivors)
+        share = (r.count(*KILLED) + r.explained()) / len(r.status)
+        cells = [r.module, len(r.status), r.count(*KILLED), len(r.survivors) - unreached, unreached, r.explained()]
         lines.append("| " + " | ".join(map(str, cells)) + f" | {share:.1%} |")
     for r in results:
-        if r.survivors():
-            lines += ["", f"## {r.module}"]
-        for name in r.survivors():
-            reason = SETTINGS["explained"].get(name, "not explained")
-            lines += ["", f"`{name}` ({r.status[name]}): {reason}", "", "```diff", change(r.module, name), "```"]
+        lines += ["", f"## {r.module}"] if r.survivors else []
+        for name, changed in r.survivors.items():
+            reason = r.reason(name) or "not explained"
+            lines += ["", f"`{name}` ({r.status[name]}): {reason}", "", "```diff", changed, "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -80,19 +80,22 @@ def float64():
 
 
 class Latents:
-    """A folder of random latents in two tars, of 1,200 images in 3 classes; image 7 may have an infinite value."""
+    """A folder of random latents in two tars, of 900 images in 3 classes; image 7 may have an infinite value.
+
+    Five steps see 1,000 images, so they cross into the second epoch.
+    """
 
     def __init__(self, folder, bad: bool = False):
         generator, self.folder = np.random.default_rng(0), folder
-        self.data = generator.standard_normal((1200, 2, 2, 4, 4, 4)).astype(np.float16)
+        self.data = generator.standard_normal((900, 2, 2, 4, 4, 4)).astype(np.float16)
         self.data[:, :, 1] = abs(self.data[:, :, 1]) / 4
-        self.labels = np.arange(1200) % 3
+        self.labels = np.arange(900) % 3
         if bad:
             self.data[7, :, 0, 1, 2, 3] = np.inf
         vae = {"sha256": "0" * 64, "scale": 0.8, "channels": 4, "factor": 2}
         facts = {"dataset": "noise", "resolution": 8, "classes": 3, "images_sha256": "0" * 64, "vae": vae}
         for shard in range(2):
-            own = range(600 * shard, 600 * (shard + 1))
+            own = range(450 * shard, 450 * (shard + 1))
             members = ((f"{i:05d}", {"npy": encode_npy(self.data[i]), "cls": str(i % 3).encode()}) for i in own)
             tars.write_tar(folder / f"{shard}-of-2.tar", members, **facts)
         self.manifest = gather(folder, 2)
