@@ -151,8 +151,8 @@ def assert_same_training(folder, loop: Loop, logged: slice = slice(None)) -> Non
     for name, moments in zip(loop.weights, checkpoint["optimizer"]["state"].values(), strict=True):
         assert int(moments["step"]) == loop.updates
         scale = float(loop.second[name].max()) ** 0.5
-        torch.testing.assert_close(moments["exp_avg"], loop.first[name], rtol=0, atol=1e-5 * scale)
-        torch.testing.assert_close(moments["exp_avg_sq"], loop.second[name], rtol=0, atol=1e-5 * scale**2)
+        torch.testing.assert_close(moments["exp_avg"], loop.first[name], rtol=0, atol=1e-4 * scale)
+        torch.testing.assert_close(moments["exp_avg_sq"], loop.second[name], rtol=0, atol=1e-4 * scale**2)
     entry = metrics_log.read(folder / "state" / "log.jsonl")[-1]
     values = loop.data[0].size if loop.labels is None else 1  # the loss of images is a sum over pixels
     assert entry["loss"] == pytest.approx(np.mean(loop.losses[logged]) / values, rel=1e-6)
