@@ -19,6 +19,7 @@ endif
 SHRINK = if [ $(LOCK) = cpu ]; then rm -f $(VENV)/lib/python3*/site-packages/nvidia/cudnn/lib/libcudnn_*; fi
 CACHES = for site in $(VENV)/lib/python3*/site-packages; do cp workflow/envs/writable_caches.py $$site/ && \
   echo "import writable_caches" > $$site/writable_caches.pth || exit 1; done
+MUTANTS := .venv-mutants/.installed
 PROFILE ?= profiles/local
 # Narrows test-slow and test-slurm, as in SELECT="and not extended".
 SELECT ?=
@@ -77,6 +78,16 @@ test-pythons: $(INSTALLED) ## the tests that need no torch, on the other support
 test-slurm: $(INSTALLED) ## run the tests on a real SLURM with two nodes, which they start: as root, within 20 minutes on 2 cores
 	$(BIN)/python -m pytest -m "slurm $(SELECT)"
 
+$(MUTANTS): $(INSTALLED) tests/helpers/mutants.lock
+	$(BIN)/python -m venv --clear .venv-mutants
+	.venv-mutants/bin/pip install --quiet --disable-pip-version-check --no-deps -r tests/helpers/mutants.lock
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$(.venv-mutants/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages_of_venv.pth
+	@touch $@
+
+mutants: $(MUTANTS) ## put mistakes into MODULES="diffit/process/edm.py …" (default: all; days), see docs/mutants.md
+	.venv-mutants/bin/python tests/helpers/mutants.py $(MODULES)
+
 bench: $(INSTALLED) ## run the benchmarks: two implementations side by side
 	@for bench in $(sort $(filter-out timing network quality,$(basename $(notdir $(wildcard bench/*.py))))); do $(BIN)/python -m bench.$$bench || exit 1; done
 
@@ -102,4 +113,4 @@ format: $(INSTALLED) ## format all sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow
 
-.PHONY: help install demo toy-tables plan preflight test test-slow test-pythons test-slurm bench quality report accept lint format
+.PHONY: help install demo toy-tables plan preflight test test-slow test-pythons test-slurm mutants bench quality report accept lint format

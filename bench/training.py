@@ -68,8 +68,9 @@ class Ours:
 
     def step(self) -> float:
         """Take a step and return its loss."""
-        loss, _norm = self.trainer._accumulate(self.batches, next(self.numbers))
-        self.trainer._update()
+        step = next(self.numbers)
+        loss, norm = self.trainer._accumulate(self.batches, step)
+        self.trainer._update(step, loss, norm)
         return loss
 
 

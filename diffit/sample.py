@@ -157,6 +157,7 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
             vae_sha256=canvas.vae_sha256,
             weights_sha256=record["sha256"],
             trained_commit=record["commit"],
+            **{key: record[key] for key in ("skipped_steps",) if key in record},
             resolution=canvas.resolution,
             sampler=sampler,
             made_by={"commit": commit(), "device": str(device)},

@@ -34,6 +34,15 @@ def _arguments() -> Namespace:
         "--gradient-checkpointing", action="store_true", help="recompute activations: less memory, more time"
     )
     parser.add_argument("--checkpoint-minutes", type=float, default=10, help="minutes between checkpoints")
+    parser.add_argument(
+        "--skip-step",
+        type=non_negative_int,
+        action="append",
+        default=[],
+        metavar="STEP",
+        help="if the loss or gradient of this step is not finite, skip its update instead of ending the run; the error "
+        "message names the step; may be repeated",
+    )
     parser.add_argument("--stage-to", type=Path, metavar="FOLDER", help="first copy latents to this node-local folder")
     return parser.parse_args()
 
@@ -48,6 +57,7 @@ def main() -> None:
         arguments.gradient_checkpointing,
         arguments.checkpoint_minutes,
         arguments.stage_to / run_identity["data_sha256"] if arguments.stage_to else None,
+        frozenset(arguments.skip_step),
     )
     task = Task(run_identity, arguments.data, arguments.run, machine, arguments.kimg, arguments.also_kimg)
     launcher.launch(task, train, arguments)

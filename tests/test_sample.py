@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from diffit.nets.ushaped import UShapedDiffiT
 from diffit.numerics import rng
 from diffit.numerics.pixels import to_uint8
 from diffit.sample import Latents, _label, sample
+from diffit.store import files
 from diffit.store.manifest import gather, read_images, read_manifest
 from diffit.weights import milestone
 
@@ -87,6 +89,16 @@ def test_an_image_depends_only_on_its_seed(trained, tmp_path):
     assert list(later) == [f"{seed:08d}" for seed in range(13, 33)]
     assert all(np.array_equal(later[key], whole[key]) for key in later)
     assert len({image.tobytes() for image in whole.values()}) == 50
+
+
+def test_samples_name_the_steps_that_the_training_skipped(trained, tmp_path):
+    make(trained, tmp_path / "none", 1, images=8)
+    assert "skipped_steps" not in read_manifest(tmp_path / "none")
+    folder = shutil.copytree(trained, tmp_path / "run" / "7")
+    record = files.read_json(folder / "config.json", "")
+    files.write_json(folder / "config.json", {**record, "skipped_steps": [7, 12]})
+    make(folder, tmp_path / "two", 1, images=8)
+    assert read_manifest(tmp_path / "two")["skipped_steps"] == [7, 12]
 
 
 @pytest.mark.parametrize("block", [1, 5, 50])

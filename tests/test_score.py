@@ -123,6 +123,16 @@ def test_data_that_changed_since_the_training_are_noted_at_every_metric(tmp_path
         assert all(("data changed" in metric["note"]) == noted for metric in metrics)
 
 
+def test_steps_that_the_training_skipped_are_noted_at_every_metric(tmp_path):
+    data = write(tmp_path / "data", features(100))
+    for name, facts, noted in [("none", {}, False), ("two", {"skipped_steps": [7, 12]}, True)]:
+        samples = write(tmp_path / name, features(90, 1), images=generated(90, **facts))
+        result = scored(samples, data, real_baseline=True)
+        note = "trained without the updates of 2 steps that were not finite: 7, 12"
+        assert all((note in metric["note"]) == noted for metric in result["metrics"])
+        assert result["samples"].get("skipped_steps", []) == facts.get("skipped_steps", [])
+
+
 @pytest.mark.parametrize("counts", [(WIDTH - 1, 200), (200, WIDTH - 1)])
 def test_fewer_images_than_features_on_either_side_flag_the_fid_as_biased(tmp_path, counts):
     metric = by_name(scored(*(write(tmp_path / str(n), features(n)) for n in counts)))["fid"]

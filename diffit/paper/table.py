@@ -19,12 +19,13 @@ from diffit.paper.networks import expand_network
 from diffit.store import files
 
 GAP = "–"
-BIASED, OUTSIDE = "†", "*"
+BIASED, OUTSIDE, SKIPPED = "†", "*", "‡"
 NUMERIC = {"metric", "computed", "saving"}  # a column with one of these keys holds numbers
 TOLERANCE = 3  # standard deviations within which a value agrees with the paper's
 MARKS = {
     BIASED: "fewer images than features: biased, not comparable with published numbers",
     OUTSIDE: f"further from the paper's value than {TOLERANCE} standard deviations of the sets",
+    SKIPPED: "trained without the updates of steps that were not finite; the score file names them",
 }
 
 
@@ -116,6 +117,7 @@ def _scored(column: dict, path: str, scores: dict) -> Cell:
     if metric["value"] is None:
         return Cell(score=path, reason=metric["note"])
     marks = [BIASED] if metric["biased"] else []
+    marks += [SKIPPED] if score.get("samples", {}).get("skipped_steps") else []
     return Cell(metric["value"], column["digits"], std=metric["std"], biased=metric["biased"], score=path, marks=marks)
 
 
@@ -188,7 +190,7 @@ def as_markdown(table: dict, rows: list[dict[str, Cell]], up: str) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "×": r"$\times$", "±": r"$\pm$",
-    "†": r"$^\dagger$", "*": r"$^*$", "²": "$^2$", "→": r"$\to$",
+    "†": r"$^\dagger$", "‡": r"$^\ddagger$", "*": r"$^*$", "²": "$^2$", "→": r"$\to$",
 }  # fmt: skip
 
 

@@ -36,7 +36,8 @@ class Denoiser(nn.Module):
         c_out = s * self.sigma_data / total.sqrt()
         c_in = 1 / total.sqrt()
         c_noise = s.flatten().log() / 4
-        f = self.net((c_in * x).to(dtype), c_noise.to(dtype), augment)  # [B, C, H, W]
+        labels = None if augment is None else augment.to(dtype)
+        f = self.net((c_in * x).to(dtype), c_noise.to(dtype), labels)  # [B, C, H, W]
         return c_skip * x + c_out * f.to(x.dtype)
 
 

@@ -24,7 +24,8 @@ class ScoreSDEDenoiser(nn.Module):
         dtype = next(self.net.parameters(), x).dtype
         s = sigma.to(x.dtype).reshape(-1, 1, 1, 1)  # [B, 1, 1, 1]
         c_out, c_in, c_noise = self.scales(s)
-        f = self.net((c_in * x).to(dtype), c_noise.flatten().to(dtype), augment)  # [B, C, H, W]
+        labels = None if augment is None else augment.to(dtype)
+        f = self.net((c_in * x).to(dtype), c_noise.flatten().to(dtype), labels)  # [B, C, H, W]
         return x + c_out * f.to(x.dtype)
 
     def scales(self, sigma: Tensor) -> tuple[Tensor, Tensor | float, Tensor]:

@@ -6,6 +6,7 @@
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -65,22 +66,30 @@ class ProgressReport:
     def __init__(self, active: bool, folder: Path, images: int, end_images: int):
         self.active, self.end_images = active, end_images
         self.losses: list[float] = []
+        self.norm = math.nan
         self.since, self.since_images, self.printed_at = time.monotonic(), images, time.monotonic()
         if self.active:
             self.writer = MetricsWriter(folder, images)
             self.bar = progress(total=end_images, initial=images, desc=folder.parent.name, unit="img", unit_scale=True)
 
-    def step(self, step: int, images: int, loss: float, norm: float, lr: float) -> None:
-        """Record one step: loss per value, gradient norm, learning rate."""
+    def step(self, step: int, images: int, loss: float, norm: float, lr: float, skipped: int) -> None:
+        """Record one step: loss per value, gradient norm, learning rate, number of skipped steps so far.
+
+        A step whose loss or norm is not finite was skipped and enters no mean.
+        """
         if not self.active:
             return
-        self.losses.append(loss)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.losses.append(loss)
+            self.norm = norm
         self.bar.update(images - self.bar.n)
-        if (step + 1) % LOG_EVERY_STEPS and images < self.end_images:
+        if not self.losses or ((step + 1) % LOG_EVERY_STEPS and images < self.end_images):
             return
         now, mean = time.monotonic(), sum(self.losses) / len(self.losses)
         speed = (images - self.since_images) / (now - self.since)
-        self.writer.write(images, loss=mean, gradient_norm=norm, learning_rate=lr, images_per_second=speed)
+        counts = {"skipped_steps": skipped} if skipped else {}
+        values = {"gradient_norm": self.norm, "learning_rate": lr, "images_per_second": speed}
+        self.writer.write(images, loss=mean, **values, **counts)
         self.bar.set_postfix(loss=f"{mean:.4f}")
         if self.bar.disable and now - self.printed_at > PRINT_EVERY_SECONDS:
             log.info("%s", progress_line(images, self.end_images, mean, speed))

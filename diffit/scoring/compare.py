@@ -181,6 +181,9 @@ def _common_notes(samples: Features, reference: Reference, protocol: Protocol, i
         notes.append(f"{images} images per set instead of the protocol's {protocol.images}")
     if _data_changed(samples.manifest, reference.facts):
         notes.append("the data changed since the network was trained")
+    if skipped := samples.manifest["images"].get("skipped_steps"):
+        numbers = ", ".join(str(step) for step in skipped)
+        notes.append(f"trained without the updates of {len(skipped)} steps that were not finite: {numbers}")
     return notes
 
 

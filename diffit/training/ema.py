@@ -23,7 +23,7 @@ class EMA:
 
     def __init__(self, net: nn.Module, halflife: float, rampup: float | None):
         self.halflife, self.rampup = halflife, rampup
-        self.beta = 0.0
+        self.beta: float  # of the current step
         self.average = AveragedModel(net, multi_avg_fn=self._average)
         self.average.requires_grad_(False).eval()
         self.average.n_averaged.fill_(1)  # at 0, torch would copy the network at the first update

@@ -25,6 +25,7 @@ class Machine:
     gradient_checkpointing: bool
     checkpoint_minutes: float
     stage_to: Path | None = None  # node-local folder to which latents are copied first
+    skip_steps: frozenset[int] = frozenset()  # steps that may be skipped if their loss or gradient is not finite
 
 
 def identity(spec: dict, manifest: dict) -> dict:

@@ -62,6 +62,7 @@ class Trainer:
         self.ema = EMA(self.net, self.settings["ema_halflife_kimg"] * 1000, self.settings["ema_rampup"])
         self.optimizer = _optimizer(self.net, self.settings)
         self.checkpoints = checkpoints.Checkpoints(folder)
+        self.skipped_steps: list[int] = []
         self.images = self._restore()
         denoiser = self.process.denoiser(_compiled(self.net) if machine.compile else self.net)
         self.model = DistributedDataParallel(denoiser, broadcast_buffers=False) if rank.world > 1 else denoiser
@@ -70,7 +71,8 @@ class Trainer:
         """Train on the data in ``data`` up to ``kimg`` thousand images and write the milestones on the way.
 
         After a signal to any rank, the training saves its state at the next step boundary and returns the signal.
-        Raises :class:`UserError` if the loss or the gradient is not finite, or if the run's lock is lost.
+        Raises :class:`UserError` if the loss or the gradient of a step is not finite and the step may not be skipped,
+        or if the run's lock is lost.
         """
         first_step, end_step = self.images // self.batch, steps_until(kimg, self.batch)
         data_set = self._training_set(data)
@@ -84,9 +86,10 @@ class Trainer:
                 loss, norm = self._accumulate(batches, step)
                 due = time.monotonic() - saved_at > self.machine.checkpoint_minutes * 60
                 stopping, saving = self.rank.sum(stop.number or 0, self.rank.is_first and due)
-                self._update()
+                self._update(step, loss, norm)
                 loss = self.process.loss_per_value(loss, data_set.shape)
-                report.step(step, self.images, loss, norm, self.optimizer.param_groups[0]["lr"])
+                rate = self.optimizer.param_groups[0]["lr"]
+                report.step(step, self.images, loss, norm, rate, len(self.skipped_steps))
                 self._write_milestones(milestones_kimg)
                 if stopping or saving or step + 1 == end_step:
                     self._save()
@@ -99,7 +102,8 @@ class Trainer:
     def _accumulate(self, batches: Iterator[dict[str, Tensor]], step: int) -> tuple[float, float]:
         """Accumulate the gradient of a batch over microbatches and ranks; return the mean loss and the gradient norm.
 
-        A loss or gradient that is not finite raises here, before it changes weights, EMA or checkpoints.
+        If one of them is not finite and the step may not be skipped, this raises before it changes weights, EMA or
+        checkpoints.
         """
         torch.manual_seed(_dropout_seed(self.seed, step, self.rank.index))
         loss = torch.zeros((), device=self.rank.device)
@@ -111,11 +115,11 @@ class Trainer:
                 loss += self._backward(drawn)
         norm = float(nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None]))
         (total,) = self.rank.sum(loss.item())
-        if not (math.isfinite(total) and math.isfinite(norm)):
+        if not _are_finite(total, norm) and step not in self.machine.skip_steps:
             raise UserError(
                 f"loss {total} or gradient norm {norm} is not finite in step {step} of {self.folder.parent}, after "
-                f"{self.images} images; weights and checkpoints are unchanged by this step; lower the learning rate or "
-                "check the data"
+                f"{self.images} images; weights and checkpoints are unchanged by this step; lower the learning rate, "
+                f"check the data, or continue without the update of this step by the option --skip-step {step}"
             )
         return total, norm
 
@@ -127,15 +131,21 @@ class Trainer:
         (loss * self.rank.world).backward()  # DDP averages gradients over ranks; we need the sum
         return loss.detach()
 
-    def _update(self) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = _learning_rate(self.settings, self.images)
-        if self.settings.get("clip_norm"):
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.settings["clip_norm"])
-        self.optimizer.step()
+    def _update(self, step: int, loss: float, norm: float) -> None:
+        """Update weights, optimizer and EMA. A step that is not finite changes none of them and is recorded."""
+        if _are_finite(loss, norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = _learning_rate(self.settings, self.images)
+            if self.settings.get("clip_norm"):
+                nn.utils.clip_grad_norm_(self.net.parameters(), self.settings["clip_norm"])
+            self.optimizer.step()
+            self.ema.update(self.net, self.images + self.batch, self.batch)
+        else:
+            self.skipped_steps.append(step)
+            if self.rank.is_first:
+                log.warning("warning: step %d is skipped: loss %s or gradient norm %s is not finite", step, loss, norm)
         self.optimizer.zero_grad()
         self.images += self.batch
-        self.ema.update(self.net, self.images, self.batch)
 
     def _training_set(self, data: Path) -> image_loader.TrainingImages | latent_loader.TrainingLatents:
         """Map the images or latents in ``data`` into memory: the first rank verifies or decodes, the others wait.
@@ -175,6 +185,8 @@ class Trainer:
                 run_lock.check(self.folder / "lock")
                 made_by = {"ranks": self.rank.world, "commit": commit()}
                 facts = {**self.identity, "kimg": kimg, "images_trained": self.images, **made_by}
+                if self.skipped_steps:
+                    facts["skipped_steps"] = self.skipped_steps
                 milestone.write(folder, self.ema.net, facts)
                 log.info("milestone: %d kimg", kimg)
 
@@ -183,7 +195,7 @@ class Trainer:
             run_lock.check(self.folder / "lock")
             weights = {"net": self.net.state_dict(), "ema": self.ema.net.state_dict()}
             content = {"images": self.images, **weights, "optimizer": self.optimizer.state_dict()}
-            self.checkpoints.save(self.images, content)
+            self.checkpoints.save(self.images, {**content, "skipped_steps": self.skipped_steps})
         self.rank.barrier()
 
     def _restore(self) -> int:
@@ -194,6 +206,7 @@ class Trainer:
         self.net.load_state_dict(content["net"])
         self.ema.net.load_state_dict(content["ema"])
         self.optimizer.load_state_dict(content["optimizer"])
+        self.skipped_steps = content.get("skipped_steps", [])  # absent from checkpoints of earlier versions
         return content["images"]
 
 
@@ -210,6 +223,10 @@ def _learning_rate(training: dict, images: int) -> float:
     """
     warmup = training["warmup_kimg"] * 1000
     return training["learning_rate"] * (min(1.0, images / warmup) if warmup else 1.0)
+
+
+def _are_finite(*values: float) -> bool:
+    return all(math.isfinite(value) for value in values)
 
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:

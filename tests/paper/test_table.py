@@ -49,13 +49,13 @@ def write(folder: Path, text: str = SMALL) -> Path:
     return path
 
 
-def score(path: Path, value: float | None, **changes) -> None:
+def score(path: Path, value: float | None, samples: dict | None = None, **changes) -> None:
     metric = {
         "name": "fid", "value": value, "statistic": "minimum", "mean": None, "std": 0.01, "biased": False,
         "note": "why", **changes,
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"protocol": "edm", "metrics": [metric]}))
+    path.write_text(json.dumps({"protocol": "edm", "metrics": [metric], "samples": samples or {}}))
 
 
 @pytest.fixture
@@ -156,6 +156,14 @@ def test_gaps_stay_gaps_with_their_reason_and_bias_is_flagged(small):
     assert f"{GAP} why." in as_markdown(table, rows, "../") and as_frame(table, rows)["fid"].isna()[1]
     table, rows = small(99.0, biased=True)
     assert "†" in rows[1]["fid"].text() and "† fewer images" in as_markdown(table, rows, "../")
+
+
+def test_a_score_of_a_training_that_skipped_steps_is_marked(small):
+    table, rows = small(1.96, samples={"skipped_steps": [7]})
+    assert rows[1]["fid"].text().endswith("‡") and "‡ trained without" in as_markdown(table, rows, "../")
+    assert r"$^\ddagger$ trained without" in as_latex(table, rows)
+    table, rows = small(1.96)
+    assert "‡" not in as_markdown(table, rows, "../")
 
 
 def test_a_score_of_another_protocol_is_refused(small, tmp_path):

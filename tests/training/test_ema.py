@@ -15,6 +15,7 @@ def test_half_of_the_weight_is_left_after_the_half_life():
 def test_the_ramp_up_bounds_the_half_life_by_a_fraction_of_the_images_seen():
     assert decay(1000, 10, 500_000, 0.05) == pytest.approx(0.5 ** (10 / 50))
     assert decay(10**9, 10, 500_000, 0.05) == pytest.approx(0.5 ** (10 / 500_000))
+    assert decay(0, 10, 500_000, 0.05) == 0
 
 
 def test_the_average_follows_the_recursion_from_the_start_weights():
