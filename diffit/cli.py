@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger("diffit")
 
+LINE_SECONDS = 30  # between two lines of progress
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
 
 Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
@@ -113,6 +114,33 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def progress(items: Iterable | None = None, **options) -> tqdm:
-    """A tqdm progress bar that is silent if stderr is not a terminal."""
+def print_result(text: str) -> None:
+    """Print the result of a command on stdout. It is not an error if the reader has gone, as in ``… | head``."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is left in the buffer would raise again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class ProgressLines(tqdm):
+    """Progress where stderr is not a terminal: a line of the log every ``LINE_SECONDS``, none for shorter work."""
+
+    def __init__(self, items: Iterable | None = None, **options):
+        form = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
+        often = {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 1}
+        super().__init__(items, bar_format=form, **often, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        log.info("%s", self)
+
+    def close(self) -> None:
+        self.last_print_t = self.start_t  # otherwise tqdm shows the end as well, which Snakemake reports
+        super().close()
+
+
+def progress(items: Iterable | None = None, lines: bool = True, **options) -> tqdm:
+    """A tqdm bar. Where stderr is not a terminal: lines of the log, or nothing if ``lines`` is False."""
+    if lines and not sys.stderr.isatty():
+        return ProgressLines(items, **options)
     return tqdm(items, disable=None, dynamic_ncols=True, **options)
