@@ -132,7 +132,7 @@ class ProgressLines(tqdm):
         super().__init__(items, bar_format=form, **often, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        log.info("%s", self)
+        log.info("%s", str(self))  # as it is now: handlers may format it later
 
     def close(self) -> None:
         self.last_print_t = self.start_t  # otherwise tqdm shows the end as well, which Snakemake reports
