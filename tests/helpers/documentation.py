@@ -30,7 +30,7 @@ VERBS = (
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:(?:{VERBS})|\.venv/bin/\S+) +\S")
 SHELLS = ("sh", "bash", "console", "shell")
 OWN_IMAGES = "/path/to/images"
-# What is done with a command. "exists" asks make -n whether the target exists, "listed" does nothing.
+# What is done with a command. "exists" asks whether the target or module exists, "listed" does nothing.
 RUN, RUN_LATER, DRY_RUN, DRY_RUN_LATER = "run", "run (slow)", "dry run", "dry run (slow)"
 TINY, SLURM, HELP = "run on tiny data (slow)", "run on the test cluster", "--help"
 EXISTS, LISTED = "exists", "listed"
@@ -76,7 +76,7 @@ RULES = [
     Rule(PYTHON + r"-m diffit\.paper\.histogram", LISTED, "an extension; tests/registry/test_extending.py runs it"),
     Rule(PYTHON + r"-m diffit\.", HELP),
     Rule(PYTHON + r"-m bench\.quality", HELP),
-    Rule(PYTHON + r"-m bench\.", LISTED, "a benchmark, minutes long; make bench runs it"),
+    Rule(PYTHON + r"-m bench\.", EXISTS, "a benchmark, minutes long; make bench runs it"),
     Rule(PYTHON + r"gpu_check\.py", LISTED, "a script that is not in the repository; its output is a record"),
     Rule(r"\.venv/bin/tensorboard ", TINY),
     Rule(r"(squeue -o|scontrol update jobid=)", SLURM),

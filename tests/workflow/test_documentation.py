@@ -123,7 +123,10 @@ def test_commands_that_compute_for_long_can_be_planned(clone, text):
 
 @needs_make
 @pytest.mark.parametrize("text", those(EXISTS))
-def test_targets_that_a_test_cannot_run_exist(clone, text):
+def test_targets_and_modules_that_a_test_cannot_run_exist(clone, text):
+    if module := re.search(r"-m (\S+)", text):
+        assert (clone.folder / module[1].replace(".", "/")).with_suffix(".py").is_file()
+        return
     succeeded(clone.run(f"make --dry-run {text.removeprefix('make ')}"))
 
 
