@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -124,19 +125,33 @@ def print_result(text: str) -> None:
 
 
 class ProgressLines(tqdm):
-    """Progress where stderr is not a terminal: a line of the log every ``LINE_SECONDS``, none for shorter work."""
+    """Progress where stderr is not a terminal: a line of the log every ``LINE_SECONDS``, none for shorter work.
+
+    For tqdm it is a disabled bar, because messages of the log make tqdm draw all other bars again.
+    """
 
     def __init__(self, items: Iterable | None = None, **options):
-        form = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left{postfix}"
-        often = {"delay": LINE_SECONDS, "mininterval": LINE_SECONDS, "miniters": 1}
-        super().__init__(items, bar_format=form, **often, **options)
+        super().__init__(items, **{**options, "disable": True})
+        self._form = {name: options[name] for name in ("unit", "unit_scale", "initial") if name in options}
+        self._title = options.get("desc", "progress")
+        self._began = self._printed = time.monotonic()
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        log.info("%s", str(self))  # as it is now: handlers may format it later
+    def __iter__(self) -> Iterator:
+        for item in self.iterable:
+            yield item
+            self.update()
 
-    def close(self) -> None:
-        self.last_print_t = self.start_t  # otherwise tqdm shows the end as well, which Snakemake reports
-        super().close()
+    def update(self, n: float = 1) -> None:
+        self.n += n
+        now = time.monotonic()
+        if now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            line = "{n_fmt} of {total_fmt} {unit}, {rate_noinv_fmt}, {remaining} left"
+            log.info(
+                "%s: %s",
+                self._title,
+                tqdm.format_meter(self.n, self.total, now - self._began, bar_format=line, **self._form),
+            )
 
 
 def progress(items: Iterable | None = None, lines: bool = True, **options) -> tqdm:

@@ -4,6 +4,7 @@ tests/helpers/documentation.py says what is done with each command; tests/slurm/
 need a cluster.
 """
 
+import copy
 import csv
 import re
 import shlex
@@ -80,10 +81,17 @@ def clone(tmp_path_factory) -> Clone:
     return clone
 
 
-def write_own_example(clone: Clone, **changes: object) -> None:
-    """The documented example, with the folder's real place, in the files that the documented commands name."""
-    (name, run), *_ = own_example()["runs"].items()
-    example = {**own_example(), "runs": {name: {**run, **changes}}}
+def write_own_example(clone: Clone, short: bool = False) -> None:
+    """The documented example, with the folder's real place, in the files that the documented commands name.
+
+    A ``short`` one trains on 1,000 images and samples 16.
+    """
+    example = copy.deepcopy(own_example())
+    (run,) = example["runs"].values()
+    if short:
+        run["milestones"] = [1]
+        for sampler in example.get("samplers", {}).values():
+            sampler["images"] = 16
     (data,) = [one for one in example["datasets"].values() if OWN_IMAGES in str(one)]
     example["datasets"] = {run["dataset"]: {**data, "path": str(clone.folder / "pictures")}}
     texts = [command.text for command in documentation.commands()]
@@ -144,7 +152,7 @@ def tiny(inception, tmp_path_factory) -> Clone:
     """A clone in which the documented example with the user's own images ran as printed, with a short training."""
     tiny = documentation.clone(tmp_path_factory.mktemp("tiny") / "clone")
     write_pictures(tiny.folder / "pictures")
-    write_own_example(tiny, milestones=[1])
+    write_own_example(tiny, short=True)
     config = tiny.config()
     config["samplers"]["heun18-demo"] |= {"images": 16, "steps": 2}
     config["runs"]["digits"] |= {"milestones": [0, 1]}
