@@ -20,13 +20,15 @@ SHRINK = if [ $(LOCK) = cpu ]; then rm -f $(VENV)/lib/python3*/site-packages/nvi
 CACHES = for site in $(VENV)/lib/python3*/site-packages; do cp workflow/envs/writable_caches.py $$site/ && \
   echo "import writable_caches" > $$site/writable_caches.pth || exit 1; done
 MUTANTS := .venv-mutants/.installed
-PROFILE ?= profiles/local
+PROFILE ?= local
+# Files of your own with further data sets and runs, as in CONFIG=mine.yaml; config.local.yaml is read without being named.
+CONFIG ?=
 # Narrows test-slow and test-slurm, as in SELECT="and not extended".
 SELECT ?=
 # Processes of make test; a file of tests stays in one of them.
 WORKERS ?= 2
-# Goals of `report` and `accept`: all existing results, unless GOAL names some.
-report accept: GOAL ?= $(wildcard results/*_fid.csv results/*tables/*.csv results/*tables/*.png results/*figures/*.png results/*summary.md)
+# Goals of `report` and `accept`: all existing results that a configured run makes, unless GOAL names some.
+report accept: GOAL ?= existing
 
 .DEFAULT_GOAL := help
 
@@ -48,7 +50,7 @@ $(INSTALLED): $(wildcard requirements*.lock) pyproject.toml workflow/envs/writab
 install: $(INSTALLED) ## create .venv with the locked versions; LOCK=gpu or LOCK=cpu overrides the choice by this machine
 
 demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
-	$(BIN)/snakemake --profile profiles/local results/digits_fid.csv
+	$(BIN)/snakemake --profile local results/digits_fid.csv
 	@cat results/digits_fid.md
 	@echo "Generated digits:    results/digits_grid.png"
 	@echo "Training curve:      results/digits_curve.png"
@@ -56,15 +58,16 @@ demo: $(INSTALLED) ## train, sample and score handwritten digits on this machine
 	@echo "TensorBoard:         .venv/bin/tensorboard --logdir results/runs"
 
 toy-tables: $(INSTALLED) ## make all tables and figures of the paper with toy runs: within an hour on 2 cores
-	$(BIN)/snakemake --profile profiles/toys toy_tables
+# Many small jobs: one core per job, as many jobs at a time as there are cores.
+	$(BIN)/snakemake --cores all --keep-going --rerun-incomplete --quiet host reason -- toy_tables
 	@cat results/toy_summary.md
 
-plan: $(INSTALLED) ## print what GOAL=… (default: all runs) still needs: jobs, GPU-hours, disk, wall time; OPTIONS="--gpus 16 …"
-	@$(BIN)/python -m diffit.planning.plan --profile $(PROFILE) $(OPTIONS) $(GOAL)
+plan: $(INSTALLED) ## print what GOAL=… (default: all runs) still needs: jobs, GPU-hours, disk, wall time; OPTIONS="--gpus 16 …", CONFIG=mine.yaml
+	@$(BIN)/python -m diffit.planning.plan --profile $(PROFILE) $(addprefix --configfile ,$(CONFIG)) $(OPTIONS) $(GOAL)
 
 preflight: PROFILE = slurm
 preflight: $(INSTALLED) ## check whether GOAL=… (default: all runs) can be made on this cluster; OPTIONS="--no-probe …"
-	@$(BIN)/python -m diffit.planning.preflight --profile $(PROFILE) $(OPTIONS) $(GOAL)
+	@$(BIN)/python -m diffit.planning.preflight --profile $(PROFILE) $(addprefix --configfile ,$(CONFIG)) $(OPTIONS) $(GOAL)
 
 test: $(INSTALLED) ## run the tests in two processes (WORKERS=2)
 	$(BIN)/python -m pytest -m "not slow and not slurm" -n $(WORKERS) --dist loadfile
@@ -95,12 +98,10 @@ quality: $(INSTALLED) ## write docs/quality.md, the scores of real and damaged i
 	$(BIN)/python -m bench.quality
 
 report: $(INSTALLED) ## make one HTML page of all existing results, or of GOAL=…
-	@test -n "$(GOAL)" || { echo "error: there is no result to report yet; run make demo to make one"; exit 1; }
-	$(BIN)/snakemake --report results/report.html $(GOAL)
+	$(BIN)/snakemake --report results/report.html $(if $(CONFIG),--configfile $(CONFIG)) -- $(GOAL)
 
 accept: $(INSTALLED) ## keep all existing results, or GOAL=…, after an edit that you know to be harmless
-	@test -n "$(GOAL)" || { echo "error: there is no result to keep yet"; exit 1; }
-	$(BIN)/snakemake --profile profiles/local --touch $(GOAL)
+	$(BIN)/snakemake --profile local --touch $(if $(CONFIG),--configfile $(CONFIG)) -- $(GOAL)
 
 lint: $(INSTALLED) ## check formatting and run static checks
 	$(BIN)/ruff format --check .

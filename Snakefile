@@ -10,11 +10,18 @@ min_version("9.0")
 configfile: "config.yaml"
 
 
+# Your own data sets and runs, which git ignores.
+if os.path.exists("config.local.yaml"):
+
+    configfile: "config.local.yaml"
+
+
 report: "workflow/report/workflow.rst"
 
 
 # Jobs that a killed Snakemake left in the queue would write the same files as the jobs of this one.
 onstart:
+    require_profile()
     cancel_orphaned_jobs()
     refuse_endless_arrays()
 
@@ -40,3 +47,13 @@ rule all:
     default_target: True
     input:
         expand(paths.RESULT, run=RUNS),
+    message:
+        "All configured runs have their results"
+
+
+# What `make report` and `make accept` take without GOAL: all results that exist and that the configuration can make.
+rule existing:
+    input:
+        paper.existing_results,
+    message:
+        "All existing results are up to date"

@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger("diffit")
 
+LINE_SECONDS = 30  # between two lines of progress
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
 
 Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
@@ -113,6 +115,47 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def progress(items: Iterable | None = None, **options) -> tqdm:
-    """A tqdm progress bar that is silent if stderr is not a terminal."""
+def print_result(text: str) -> None:
+    """Print the result of a command on stdout. It is not an error if the reader has gone, as in ``… | head``."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is left in the buffer would raise again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class ProgressLines(tqdm):
+    """Progress where stderr is not a terminal: a line of the log every ``LINE_SECONDS``, none for shorter work.
+
+    For tqdm it is a disabled bar, because messages of the log make tqdm draw all other bars again.
+    """
+
+    def __init__(self, items: Iterable | None = None, **options):
+        super().__init__(items, **{**options, "disable": True})
+        self._form = {name: options[name] for name in ("unit", "unit_scale", "initial") if name in options}
+        self._title = options.get("desc", "progress")
+        self._began = self._printed = time.monotonic()
+
+    def __iter__(self) -> Iterator:
+        for item in self.iterable:
+            yield item
+            self.update()
+
+    def update(self, n: float = 1) -> None:
+        self.n += n
+        now = time.monotonic()
+        if now - self._printed >= LINE_SECONDS:
+            self._printed = now
+            line = "{n_fmt} of {total_fmt} {unit}, {rate_noinv_fmt}, {remaining} left"
+            log.info(
+                "%s: %s",
+                self._title,
+                tqdm.format_meter(self.n, self.total, now - self._began, bar_format=line, **self._form),
+            )
+
+
+def progress(items: Iterable | None = None, lines: bool = True, **options) -> tqdm:
+    """A tqdm bar. Where stderr is not a terminal: lines of the log, or nothing if ``lines`` is False."""
+    if lines and not sys.stderr.isatty():
+        return ProgressLines(items, **options)
     return tqdm(items, disable=None, dynamic_ncols=True, **options)

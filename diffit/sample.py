@@ -22,7 +22,7 @@ from diffit.data.shard_ranges import shard_of_blocks
 from diffit.nets.layers import cached_position_bias
 from diffit.numerics import arithmetic, rng
 from diffit.numerics.pixels import to_uint8, truncated
-from diffit.numerics.precision import PRECISIONS
+from diffit.numerics.precision import PRECISIONS, warn_if_emulated
 from diffit.process import samplers
 from diffit.store import tars
 from diffit.store.fingerprint import commit
@@ -139,6 +139,7 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
     shard, shards = shard_number(out)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = shard_of_blocks(sampler["first_seed"], sampler["images"], sampler["block"], shard, shards)
+    warn_if_emulated(sampler["precision"], device.type)
     canvas = Latents(record, sampler, vae_folder, device) if "vae" in record else Pixels(record)
     samples = (
         (f"{seed:08d}", {"npy": encode_npy(pixels), "cls": str(label).encode()})

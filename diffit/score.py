@@ -20,14 +20,13 @@ fid_disjoint of the samples and fid_real of the held-out images. --class-accurac
 classifier, fitted to the real images' features, assigns to the class that was asked for.
 """
 
-import sys
 import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pooch
 
-from diffit.cli import Parser, UserError, positive_int, run_command
+from diffit.cli import Parser, UserError, positive_int, print_result, run_command
 from diffit.config import paths
 from diffit.data import imagenet_classes
 from diffit.scoring import inception_weights
@@ -153,7 +152,7 @@ def main() -> None:
     if arguments.out:
         files.write_json(arguments.out, {**result, "commit": commit()})
     else:
-        sys.stdout.write(as_text(result) + "\n")
+        print_result(as_text(result))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The data source ``folder``: the user's own images, listed without copying them."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from diffit.data.images import KINDS
 from diffit.data.listing import AGAIN
 from diffit.data.origins import Local
 from diffit.store import files
+
+log = logging.getLogger("diffit")
 
 
 def origin(spec: dict) -> Local:
@@ -35,6 +38,11 @@ def fetch(spec: dict, out: Path) -> dict:
     if not paths:
         raise UserError(f"{root} holds no images ({KINDS.replace(' ', ', ')}); set path: to a folder with images")
     class_names = _class_names(root, paths) if spec.get("labels") else []
+    if not spec.get("labels") and (folders := sorted({path.split("/")[0] for path in paths if "/" in path})):
+        log.info(
+            "note: the %d subfolders of %s (%s, …) are not used as classes; set labels: true in the data set if they "
+            "are classes", len(folders), root, folders[0],
+        )  # fmt: skip
     sha256 = listing.write(out, ([path, (root / path).stat().st_size] for path in paths))
     found = {"path": str(root.absolute()), "count": len(paths), "modified": files.modified(root)}
     return {**found, "class_names": class_names, "sha256": sha256}

@@ -139,7 +139,9 @@ class _Progress:
         self.path, self.batch = task.state / metrics_log.LOG_FILE, task.identity["training"]["batch"]
         self.end_images = task.images
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}"
-        self.bar = progress(total=task.images, desc=task.folder.name, unit="img", unit_scale=True, bar_format=form)
+        self.bar = progress(
+            lines=False, total=task.images, desc=task.folder.name, unit="img", unit_scale=True, bar_format=form
+        )
         self.printed_at, self.entry = -PRINT_EVERY_SECONDS, metrics_log.read_last(self.path)
 
     def update(self) -> None:

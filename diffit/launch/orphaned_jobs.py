@@ -11,16 +11,18 @@ from diffit.slurm.commands import SlurmError, ask
 log = logging.getLogger("diffit")
 
 TIMEOUT_SECONDS = 300
+LOGS = ".snakemake/slurm_logs"  # the plugin makes this folder before it submits the first job
 
 
-def cancel(folder: Path) -> list[str]:
+def cancel(folder: Path, submits: bool) -> list[str]:
     """Cancel the jobs that Snakemake's plugin submitted from ``folder``, wait for their end, and return their numbers.
 
     Only the holder of Snakemake's lock of the folder may call it, because then the Snakemake that submitted them has
     ended. Jobs of trainings are not cancelled: the training command attaches to them (diffit/launch/submission.py).
-    Without SLURM, or if it does not answer, nothing is done.
+    ``submits`` says whether this Snakemake submits jobs itself. Without SLURM, if it does not answer, or in a folder
+    from which nothing was ever submitted, nothing is done.
     """
-    if not shutil.which("squeue"):
+    if not (submits or (folder / LOGS).is_dir()) or not shutil.which("squeue"):
         return []
     try:
         orphans = _light_jobs(folder)

@@ -4,7 +4,10 @@ Methods take Snakemake's wildcards, so that rules name them as they are: ``toy``
 ``figure`` are names.
 """
 
+import logging
+import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from diffit.paper.figure_files import Figure
 from diffit.paper.scale import SampleSet, Scale, of_score
 from diffit.store.files import canonical
 from diffit.store.fingerprint import fingerprint
+
+log = logging.getLogger("diffit")
 
 
 class PaperLookups:
@@ -33,6 +38,7 @@ class PaperLookups:
     def __init__(self, config: dict, sources: Path):
         self.tables = table_files.read_all(sources)
         self.figures = figure_files.read(sources)
+        self._runs = list(config["runs"])
         self._scales = {"": Scale(config), PREFIX: Scale(config, load_overlay(sources / OVERLAY))}
 
     # ----------------------------------------------------------------------------------------------------- tables
@@ -75,6 +81,29 @@ class PaperLookups:
         plotted = [name for name, table in self.tables.items() if "figure" in table]
         tables = [paths.TABLE.format(toy=toy, table=name) for name in self.tables]
         return tables + [paths.TABLE_PLOT.format(toy=toy, table=name) for name in plotted]
+
+    # --------------------------------------------------------------------------------------------- existing results
+
+    def existing_results(self, _wildcards: Any) -> list[str]:
+        """The results of runs, tables and figures that exist and that the configuration can make.
+
+        Others are left out with a note. Raises :class:`UserError` if there are none.
+        """
+        found, known = _existing(Path.cwd()), self._known_results()
+        if unknown := [path for path in found if path not in known]:
+            _note_unknown(tuple(unknown))
+        if not (results := [path for path in found if path in known]):
+            raise UserError("there is no result yet; make one, for example with make demo")
+        return results
+
+    def _known_results(self) -> set[str]:
+        results = {paths.RESULT.format(run=run) for run in self._runs}
+        for toy in ("", PREFIX):
+            results |= {paths.SUMMARY.format(toy=toy)}
+            results |= {*self.table_results(f"{toy}tables"), *self.figure_results(f"{toy}figures")}
+        return results
+
+    # ----------------------------------------------------------------------------------------------------- details
 
     def _table(self, name: str, toy: str) -> dict:
         if name not in self.tables:
@@ -125,6 +154,23 @@ class PaperLookups:
         if wildcards.toy and not self.figures[name].kind.has_toys:
             raise UserError(f"figure {name!r} has no toy; ask for {paths.FIGURE.format(toy='', figure=name)}")
         return self.figures[name]
+
+
+def _existing(folder: Path) -> list[str]:
+    """The files under ``folder`` that have the form of a result, sorted."""
+    forms = (paths.RESULT, paths.TABLE, paths.TABLE_PLOT, paths.FIGURE, paths.SUMMARY)
+    patterns = {re.sub(r"{\w+}", "*", form) for form in forms}
+    found = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(found)
+
+
+@cache  # Snakemake calls input functions more than once
+def _note_unknown(names: tuple[str, ...]) -> None:
+    log.warning(
+        "note: no configured run, table or figure makes %s; left out. If another file defines it, name the file with "
+        "CONFIG=FILE or move its content into config.local.yaml",
+        ", ".join(names),
+    )
 
 
 def _scores(table: dict) -> list[str]:

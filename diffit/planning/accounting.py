@@ -223,7 +223,9 @@ def account(stages: Sequence[StageJobs]) -> pd.DataFrame:
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             failure = f"sacct failed ({said[-1].removeprefix('sacct: ')})"
-            log.warning("warning: %s; to ask it again later: snakemake --forcerun cost GOAL", failure)
+            log.warning(
+                "warning: %s; to ask it again later: snakemake --profile slurm --forcerun cost -- GOAL", failure
+            )
     return table(stages, found, failure)
 
 

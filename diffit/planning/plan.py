@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffit.cli import Parser, positive_int, run_command
+from diffit.cli import Parser, positive_int, print_result, run_command
 from diffit.numerics.precision import PRECISIONS
 from diffit.planning.costs import PNG_BYTES_PER_PIXEL, Cost, Costs, Gpu
 from diffit.planning.dry_run import Job
@@ -136,7 +136,7 @@ def _positive_number(text: str) -> float:
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    add_goal_arguments(parser, profile="profiles/local")
+    add_goal_arguments(parser, profile="local")
     parser.add_argument("--gpus", type=positive_int, default=8, help="GPUs of a training (default: %(default)s)")
     parser.add_argument(
         "--jobs", type=positive_int, default=8, help="single-GPU jobs at the same time (default: %(default)s)"
@@ -156,20 +156,20 @@ def main() -> None:
     arguments = _arguments()
     workflow = planned_workflow(arguments)
     if not workflow.jobs:
-        print("Nothing to be done: everything asked for exists.")
+        print_result("Nothing to be done: everything asked for exists.")
         return
     gpu, results = Gpu(arguments.peak_tflops * 1e12, arguments.utilization), workflow.folder / "results"
     costs = Costs(workflow.config, workflow.folder, gpu, dict(arguments.images))
     planned_stages = stages(workflow.jobs, costs)
-    print(table(planned_stages, arguments.gpus, arguments.jobs))
-    print(f"\n{assumptions(gpu, arguments.gpus, arguments.jobs)}")
+    lines = [table(planned_stages, arguments.gpus, arguments.jobs), ""]
+    lines.append(assumptions(gpu, arguments.gpus, arguments.jobs))
     if costs.unknown:
         names = sorted(costs.unknown)
-        print(
+        lines.append(
             f"Unknown: the number of images in {', '.join(names)}. Download it, or give the number: "
             f"--images {names[0]}=COUNT"
         )
-    print(disk(planned_stages, results))
+    print_result("\n".join([*lines, disk(planned_stages, results)]))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffit.cli import Parser, positive_int, run_command
+from diffit.cli import Parser, positive_int, print_result, run_command
 from diffit.planning.checks import cluster, downloads, driver, packages, probe_job, scores, slurm_site
 from diffit.planning.checks.result import CheckResult, ok, summary, warning, wrong
 from diffit.planning.costs import Costs, Gpu
@@ -134,11 +134,10 @@ def main() -> None:
     arguments = _arguments()
     workflow = planned_workflow(arguments)
     if not workflow.jobs:
-        print("Nothing to be done: everything asked for exists.")
+        print_result("Nothing to be done: everything asked for exists.")
         return
     results = check(workflow, dict(arguments.images), None if arguments.no_probe else arguments.wait)
-    print(*results, sep="\n")
-    print(f"\n{summary(results)}.")
+    print_result("\n".join([*map(str, results), "", f"{summary(results)}."]))
     if any(result.level == "wrong" for result in results):
         sys.exit(1)
 

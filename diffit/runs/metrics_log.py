@@ -70,7 +70,14 @@ class ProgressReport:
         self.since, self.since_images, self.printed_at = time.monotonic(), images, time.monotonic()
         if self.active:
             self.writer = MetricsWriter(folder, images)
-            self.bar = progress(total=end_images, initial=images, desc=folder.parent.name, unit="img", unit_scale=True)
+            self.bar = progress(
+                lines=False,
+                total=end_images,
+                initial=images,
+                desc=folder.parent.name,
+                unit="img",
+                unit_scale=True,
+            )
 
     def step(self, step: int, images: int, loss: float, norm: float, lr: float, skipped: int) -> None:
         """Record one step: loss per value, gradient norm, learning rate, number of skipped steps so far.

@@ -83,7 +83,7 @@ def _measured(model: nn.Module, pixels: Tensor) -> tuple[float, float]:
     """Return 1 / std of all latents, and the PSNR in dB of all images decoded from the posterior mean."""
     device = next(model.parameters()).device
     squared_error, total, second, latents, values = 0.0, 0.0, 0.0, 0, 0
-    for chunk in pixels.split(CHUNK):
+    for chunk in progress(pixels.split(CHUNK), desc="measure the VAE", unit="chunk"):
         images = to_network_range(chunk).to(device)
         posterior = model.encode(images).latent_dist
         mean = posterior.mean.double()

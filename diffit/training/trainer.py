@@ -22,6 +22,7 @@ from diffit.nets import build
 from diffit.numerics import rng
 from diffit.numerics.arithmetic import autocast
 from diffit.numerics.pixels import to_network_range
+from diffit.numerics.precision import warn_if_emulated
 from diffit.runs import checkpoints, run_lock
 from diffit.runs.metrics_log import ProgressReport
 from diffit.store.fingerprint import commit
@@ -78,6 +79,8 @@ class Trainer:
         data_set = self._training_set(data)
         batches = self._batches(data_set, first_step, end_step)
         stop = ranks.StopSignal()
+        if self.rank.is_first:
+            warn_if_emulated(self.settings["precision"], self.rank.device.type)
         self._write_milestones(milestones_kimg)
         saved_at = time.monotonic()
         report = ProgressReport(self.rank.is_first, self.folder, self.images, images_at(kimg, self.batch))

@@ -306,6 +306,14 @@ def test_configfiles_change_the_plan_as_they_change_the_workflow(folder):
     assert (sampler["images"], sampler["steps"]) == (1000, 18)
 
 
+def test_a_local_configuration_changes_the_plan_below_the_files_that_are_named(folder):
+    (folder / "config.local.yaml").write_text("samplers: {heun18-demo: {images: 1000, shards: 4}}\n")
+    (folder / "more.yaml").write_text("samplers: {heun18-demo: {shards: 2}}\n")
+    workflow = planned(folder, "results/digits_fid.csv", more=("--configfile", str(folder / "more.yaml")))
+    sampler = workflow.config["samplers"]["heun18-demo"]
+    assert (sampler["images"], sampler["shards"], sampler["steps"]) == (1000, 2, 18)
+
+
 def test_a_profile_that_changes_the_configuration_is_refused(folder):
     profile = folder / "profile"
     profile.mkdir()

@@ -58,8 +58,24 @@ def folder_option(option, path):
     return f"{option} {shlex.quote(str(Path(path).parent))}" if path else ""
 
 
+# Without a profile, Snakemake asks for --cores while it starts. With one core it goes on to onstart, which only runs that
+# execute jobs reach: dry runs, reports, --lint, --touch and --unlock need no profile.
+HAS_PROFILE = bool(workflow.resource_settings.cores or workflow.resource_settings.nodes)
+if not HAS_PROFILE:
+    workflow.resource_settings.cores = 1
+
+
+def require_profile():
+    if not HAS_PROFILE:
+        sys.exit(
+            "error: no profile says where the jobs run; add --profile local for this machine or --profile slurm for a "
+            "SLURM cluster"
+        )
+
+
 def cancel_orphaned_jobs():
-    for job in orphaned_jobs.cancel(Path.cwd()):
+    submits = workflow.executor_plugin.common_settings.local_exec is False
+    for job in orphaned_jobs.cancel(Path.cwd(), submits):
         print(f"cancelled job {job}, which a Snakemake that has ended left in the queue", file=sys.stderr)
 
 

@@ -14,6 +14,6 @@ rule cost:
     params:
         jobs=look.result_jobs,
     message:
-        "Ask the cluster's accounting what {wildcards.run} cost"
+        "Tabulate what {wildcards.run} cost"
     shell:
         "python -m diffit.planning.accounting {output.csv:q} {params.jobs:q} --log {log:q}"

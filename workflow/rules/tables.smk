@@ -73,7 +73,7 @@ rule gpu_hours:
     params:
         jobs=paper.table_jobs,
     message:
-        "Ask the cluster's accounting what the tables cost"
+        "Tabulate what the tables cost"
     shell:
         "python -m diffit.planning.accounting {output.csv:q} {params.jobs:q} --log {log:q}"
 
@@ -85,6 +85,8 @@ rule tables:
         lambda _: paper.table_curves(""),
         paths.SUMMARY.format(toy=""),
         paths.GPU_HOURS.format(toy=""),
+    message:
+        "All tables and figures are made"
 
 
 rule toy_tables:
@@ -94,3 +96,5 @@ rule toy_tables:
         lambda _: paper.table_curves(PREFIX),
         paths.SUMMARY.format(toy=PREFIX),
         paths.GPU_HOURS.format(toy=PREFIX),
+    message:
+        "All tables and figures are made of toy runs"
