@@ -12,6 +12,7 @@ from diffit.cli import UserError
 from diffit.config import paths
 from diffit.config.changes import refuse_changes, shared_part
 from diffit.config.cross_checks import check_sampler
+from diffit.config.schema import NOT_OF_IMAGES, NOT_OF_SAMPLES
 from diffit.config.validation import lookup
 from diffit.data.sources import SOURCES
 from diffit.nets import NETWORKS
@@ -23,10 +24,6 @@ from diffit.store.files import canonical, modified, read_json
 from diffit.store.fingerprint import fingerprint
 
 RELEASED = "released"  # stands for the kimg of published weights
-
-# Keys of a data set and of a sampler that change no image: how they are cut, and what scores compare them with.
-_NOT_OF_IMAGES = ("shards", "references")
-_NOT_OF_SAMPLES = ("shards", "sets")
 
 
 class Lookups:
@@ -73,7 +70,7 @@ class Lookups:
     def dataset_spec(self, wildcards: Any) -> str:
         """A data set as the stages read it."""
         described = self.dataset(wildcards.dataset)
-        return canonical({key: value for key, value in described.items() if key not in _NOT_OF_IMAGES})
+        return canonical({key: value for key, value in described.items() if key not in NOT_OF_IMAGES})
 
     def inception_spec(self, wildcards: Any) -> str:
         """The Inception network as the download stage reads it."""
@@ -177,7 +174,7 @@ class Lookups:
         self.run(wildcards.run)
         described = self.sampler(wildcards.sampler)
         check_sampler(self.config, wildcards.run, wildcards.sampler)
-        spec = {key: value for key, value in described.items() if key not in _NOT_OF_SAMPLES}
+        spec = {key: value for key, value in described.items() if key not in NOT_OF_SAMPLES}
         return canonical({**spec, "images": described["images"] * described["sets"]})
 
     def sample_decoder(self, wildcards: Any) -> str | list:

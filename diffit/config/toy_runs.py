@@ -7,12 +7,11 @@ no definition is written twice.
 import copy
 from pathlib import Path
 
-import yaml
-
 from diffit.cli import UserError
 from diffit.config.presets import add_presets
 from diffit.config.schema import config_schema
 from diffit.config.validation import validate
+from diffit.config.yaml_files import read_mapping
 
 PREFIX = "toy_"
 OVERLAY = "workflow/toy.yaml"
@@ -21,7 +20,7 @@ SCHEMA = "workflow/schemas/config.schema.yaml"
 
 def load_overlay(path: Path) -> dict:
     """The rules of workflow/toy.yaml."""
-    return yaml.safe_load(path.read_text())
+    return read_mapping(path)
 
 
 def complete(config: dict, sources: Path) -> dict:

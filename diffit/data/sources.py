@@ -19,6 +19,7 @@ from diffit.registry import (
     BOOLEAN,
     COUNT,
     MD5,
+    RESOLUTION,
     SHA1,
     SHA256,
     TEXT,
@@ -110,7 +111,7 @@ def _class_folders(spec: dict) -> Path | None:
 _PATH = default(nullable(TEXT), None)
 _RESIZE = default(one_of("center-crop", "lanczos", "none"), "center-crop")
 _COMMON = {
-    "resolution": COUNT,
+    "resolution": RESOLUTION,
     "path": _PATH,
     "labels": default(BOOLEAN, False),
     "resize": _RESIZE,
@@ -147,7 +148,7 @@ SOURCES: Registry[DataSource] = Registry(
         description="ImageNet's training set as a tar, class folders or Parquet files",
         module="diffit.data.imagenet",
         settings={
-            "resolution": COUNT,
+            "resolution": RESOLUTION,
             "path": _PATH,
             "md5": default(nullable(MD5), None),
             "revision": default(SHA1, "49e2ee26f3810fb5a7536bbf732a7b07389a47b5"),
@@ -164,7 +165,7 @@ SOURCES: Registry[DataSource] = Registry(
         description="ADM's reference batch of ImageNet: 10,000 images, and statistics of the whole training set",
         module="diffit.data.adm_batch",
         settings={
-            "resolution": COUNT,
+            "resolution": RESOLUTION,
             "path": _PATH,
             "sha256": default(nullable(SHA256), None),
             "labels": constant(False),
