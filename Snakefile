@@ -2,18 +2,15 @@
 #   download → archives   shard → data   encode → latents   train → runs   sample → samples   measure → features
 #   score → scores   tabulate → results
 # Only latent runs have latents, encoded by a VAE in vaes.
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 from diffit.cli import exit_on_user_error
-from diffit.config.yaml_files import read_mapping
+from diffit.config.yaml_files import check_files
 
 min_version("9.0")
 
 # Snakemake would name neither file nor line of a mistake, and would keep one of two equal keys.
-for path in [*map(Path, ["config.yaml"] * Path("config.yaml").exists()), *workflow.overwrite_configfiles]:
-    exit_on_user_error(read_mapping)(path)
+exit_on_user_error(check_files)("config.yaml", workflow.overwrite_configfiles)
 
 
 configfile: "config.yaml"

@@ -6,11 +6,10 @@ the package, which has no workflow/ beside it.
 
 from pathlib import Path
 
+from diffit import nets, process
 from diffit.config.yaml_files import read_mapping
 from diffit.data.sources import SOURCES
-from diffit.nets import NETWORKS
 from diffit.numerics.precision import PRECISIONS
-from diffit.process import PROCESSES
 from diffit.process.samplers import COMMON, SAMPLERS
 from diffit.registry import (
     COUNT,
@@ -47,8 +46,8 @@ def config_schema(path: Path) -> dict:
         "dataset": by_kind("source", {name: _dataset(name) for name in SOURCES}),
         "sampler": by_kind("kind", {name: _sampler(name) for name in SAMPLERS}, "heun"),
         "vae": vae_schema(),
-        "net": net_schema(),
-        "process": process_schema(),
+        "net": nets.schema(),
+        "process": process.schema(),
         "training": object_schema(_training()),
         "weights": object_schema(WEIGHTS),
     }
@@ -61,16 +60,6 @@ def table_schema(path: Path) -> dict:
     schema = read_mapping(path)
     schema["$defs"] = {"protocol": one_of(*PROTOCOLS), "metric": one_of(*score_names())}
     return schema
-
-
-def net_schema() -> dict:
-    """The JSON schema of a run's ``net``."""
-    return by_kind("kind", {name: network.settings for name, network in NETWORKS.items()}, "ushaped")
-
-
-def process_schema() -> dict:
-    """The JSON schema of a run's ``process``."""
-    return by_kind("kind", {name: process.settings for name, process in PROCESSES.items()}, "edm")
 
 
 def images_schema(**further: dict[str, Setting]) -> dict:
@@ -92,7 +81,7 @@ def sampler_schema() -> dict:
 
 def run_schema() -> dict:
     """The JSON schema of a run as the stage train reads it."""
-    parts = {"net": net_schema(), "process": default(process_schema(), {}), "training": object_schema(_training())}
+    parts = {"net": nets.schema(), "process": default(process.schema(), {}), "training": object_schema(_training())}
     return object_schema(
         {"dataset": TEXT, "seed": default(NATURAL, 0), **parts, "vae_spec": optional({"type": "object"})}
     )

@@ -7,6 +7,8 @@ from diffit.cli import UserError
 from diffit.config import paths
 from diffit.config.lookups import RELEASED
 
+TOLERANT = "DIFFIT_PLANS"  # environment variable: the user's missing files do not end a dry run
+
 _OF_A_RUN = ("RESULT", "RESULT_MARKDOWN", "GRID", "CURVE", "COST", "COST_MARKDOWN")
 _OF_A_TABLE = ("TABLE", "TABLE_MARKDOWN", "TABLE_LATEX", "TABLE_PLOT")
 _WITHOUT_NAMES = ("SUMMARY", "GPU_HOURS", "GPU_HOURS_MARKDOWN")
@@ -42,16 +44,19 @@ def refuse_unknown(target: str, known: Iterable[str], rules: Iterable[str], runs
         rules: the names of the rules without wildcards.
         runs: the names of the runs.
     """
+    choices = [*known, *rules]
+    inside = [path for path in choices if target and path.startswith(f"{target.rstrip('/')}/")]
     if target in runs:
         near = paths.RESULT.format(run=target)
+    elif inside:
+        near = inside[0]
     else:
         # A path is compared as it is and with the folder that its author may have left out.
-        choices = [*known, *rules]
         found = [
             match
             for text in (target, f"results/{target}")
             for match in difflib.get_close_matches(text, choices, n=1, cutoff=0.75)
         ]
         near = max(found, key=lambda match: difflib.SequenceMatcher(None, target, match).ratio(), default="")
-    way_out = f"did you mean {near}?" if near else f"ask for a result such as {paths.RESULT.format(run=next(iter(runs)))}"
-    raise UserError(f"no rule makes {target}; {way_out}")
+    way_out = f"did you mean {near}?" if near else f"ask for a result such as {paths.RESULT.format(run=list(runs)[-1])}"
+    raise UserError(f"no rule makes {target or 'an empty name'}; {way_out}")

@@ -31,9 +31,11 @@ def complete(config: dict, sources: Path) -> dict:
     add_presets(config, sources)
     schema = config_schema(sources / SCHEMA)
     validate(config, schema)
+    for section in ("runs", "samplers"):
+        for name in config[section]:
+            if name.startswith(PREFIX):
+                raise UserError(f"config: {section}.{name} begins with {PREFIX}, as only toys do; rename it")
     for section, entries in toy_runs(config, load_overlay(sources / OVERLAY)).items():
-        if taken := sorted(entries.keys() & config[section].keys()):
-            raise UserError(f"config: {section}.{taken[0]} has the name of a toy run; rename it")
         config[section] |= entries
     return validate(config, schema)
 

@@ -1,5 +1,6 @@
 """YAML files that people write, read strictly: no duplicate keys, no tabs, and mistakes with file and line."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -41,6 +42,23 @@ def read_mapping(path: Path) -> dict:
         raise UserError(f"{path} is {kind} at its top level; write keys such as `runs:` there")
     refuse_strange_values(str(path), value)
     return value
+
+
+def check_files(main: str, others: Sequence[Path]) -> None:
+    """Raise :class:`UserError` for the first mistake that :func:`read_mapping` finds in configuration files.
+
+    Args:
+        main: the file in the current folder, which may be missing if there are others.
+        others: the files of ``--configfile``.
+    """
+    if Path(main).exists():
+        read_mapping(Path(main))
+    elif not others:
+        raise UserError(
+            f"there is no {main} in {Path.cwd()}; run Snakemake in the folder of the project, or name it with --directory"
+        )
+    for path in others:
+        read_mapping(path)
 
 
 def _parsed(path: Path) -> object:

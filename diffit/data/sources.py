@@ -81,6 +81,7 @@ class DataSource:
         references: whether a data set of this source may be scored against another data set.
         statistics: whether the archive holds published statistics, which protocols with ``published_statistics`` use
             instead of measured ones.
+        local: whether the images are always the user's own, in the folder ``path``.
         watched: returns the folder whose modification time shows that images were added or removed, None without one.
     """
 
@@ -92,6 +93,7 @@ class DataSource:
     classes: int | None = None
     references: bool = True
     statistics: bool = False
+    local: bool = False
     watched: Callable[[dict], Path | None] = lambda spec: None
 
     def load(self) -> Reader:
@@ -124,7 +126,7 @@ SOURCES: Registry[DataSource] = Registry(
         name="digits",
         description="scikit-learn's 1,797 handwritten digits of 8×8 pixels",
         module="diffit.data.digits",
-        settings=_COMMON,
+        settings={**_COMMON, "resolution": {**RESOLUTION, "minimum": 8}},
         images=1_797,
         classes=10,
     ),
@@ -141,6 +143,7 @@ SOURCES: Registry[DataSource] = Registry(
         description="a folder of images; with labels, its subfolders are the classes",
         module="diffit.data.folder",
         settings=_COMMON,
+        local=True,
         watched=_folder,
     ),
     DataSource(

@@ -1,12 +1,13 @@
 """The registry of networks, which the configuration selects by ``net.kind``."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffit.cli import UserError
-from diffit.registry import BOOLEAN, COUNT, COUNTS, POSITIVE, Registry, default, one_of, optional
+from diffit.nets import shapes
+from diffit.registry import BOOLEAN, COUNT, COUNTS, POSITIVE, Registry, by_kind, default, one_of, optional
 from diffit.registry.settings import Setting
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Network:
         network: name of the network class, whose constructor takes a ``config``.
         sees: ``images`` or ``latents``; networks for latents also take labels.
         settings: the other keys of ``net`` in the configuration of a run.
+        check: raises ValueError if the settings do not fit each other or the ``resolution`` of the images, which is
+            among its fields. It imports no torch, because every start of Snakemake calls it.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Network:
     network: str
     sees: str
     settings: Mapping[str, Setting]
+    check: Callable[[Mapping], None] = lambda fields: None
 
     def build(self, fields: dict) -> "nn.Module":
         """Build the untrained network from the fields of its configuration class.
@@ -82,6 +86,7 @@ NETWORKS: Registry[Network] = Registry(
             "encoder": optional(_CELL),
             "decoder": optional(_CELL),
         },
+        check=shapes.check_ushaped,
     ),
     Network(
         name="vit",
@@ -102,6 +107,7 @@ NETWORKS: Registry[Network] = Registry(
             "groups": COUNT,
             "dropout": _DROPOUT,
         },
+        check=shapes.check_vit,
     ),
     Network(
         name="song",
@@ -119,6 +125,7 @@ NETWORKS: Registry[Network] = Registry(
             "tmsa": BOOLEAN,
             "dropout": _DROPOUT,
         },
+        check=shapes.check_song,
     ),
     Network(
         name="latent",
@@ -152,6 +159,11 @@ def build(spec: dict) -> "nn.Module":
         return network.build(fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"net: {error}") from None
+
+
+def schema() -> dict:
+    """The JSON schema of a run's ``net`` in the configuration."""
+    return by_kind("kind", {name: network.settings for name, network in NETWORKS.items()}, "ushaped")
 
 
 def takes_labels(kind: str) -> bool:

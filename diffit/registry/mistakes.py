@@ -8,10 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from diffit.cli import UserError, suggestion
-
-# Every file format here, and JSON, keeps integers up to this size.
-LARGEST = 2**53
+from diffit.cli import LARGEST, UserError, suggestion
 
 _TYPES = {
     "object": "a mapping of keys to values",

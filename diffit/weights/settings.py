@@ -36,6 +36,13 @@ WEIGHTS: dict[str, Setting] = {
 }
 
 
+def one_kind(name: str) -> dict:
+    """The JSON schema of a VAE of one kind."""
+    schema = vae_schema()
+    schema["properties"]["kind"] = {"enum": [name], "default": name}
+    return schema
+
+
 def vae_schema() -> dict:
     """The JSON schema of a VAE. Another published VAE than the default one needs its own revision and scale."""
     schema = by_kind("kind", VAES, "published")
