@@ -10,7 +10,7 @@ not copied; the archive is then a listing of their paths and sizes. The stage al
 from pathlib import Path
 
 from diffit.cli import Parser, run_command
-from diffit.config.schema import images_schema
+from diffit.config.schema import archive_schema
 from diffit.data.sources import SOURCES
 from diffit.registry.arguments import described
 from diffit.scoring import inception_weights
@@ -35,7 +35,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
         "spec",
-        type=described("the data set", lambda: images_schema(inception=inception_weights.SETTINGS)),
+        type=described("the data set", archive_schema),
         help="the data set as a JSON object: source, path and other keys of the source",
     )
     parser.add_argument("out", type=Path, help="the archive's folder")

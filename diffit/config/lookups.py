@@ -99,8 +99,7 @@ class Lookups:
         if watched is not None and watched.is_dir():
             return modified(watched)
         made = read_json(self.folder / archive, "download again") if (self.folder / archive).exists() else {}
-        moved = source.local and described["path"] and made.get("path") != str(watched.absolute())
-        if source.local and (moved or not made):
+        if source.local and (watched is None or made.get("path") != str(watched.absolute())):
             given = f"'{described['path']}' does not exist or is not a directory" if described["path"] else "is not set"
             self.report_missing(
                 UserError(f"datasets.{wildcards.dataset}.path: {given}; set it to the folder of your images")

@@ -62,10 +62,19 @@ def table_schema(path: Path) -> dict:
     return schema
 
 
-def images_schema(**further: dict[str, Setting]) -> dict:
-    """The JSON schema of a data set as its stages read it; ``further`` are the settings of other sources, by name."""
-    sources = {name: _without(_dataset(name), NOT_OF_IMAGES) for name in SOURCES}
-    return by_kind("source", {**sources, **further})
+def archive_schema() -> dict:
+    """The JSON schema of what the stage download fetches: a data set, or the Inception network."""
+    inception = {"path": default(nullable(TEXT), None), "sha256": default(nullable(SHA256), None)}
+    return by_kind("source", {**_images(), "inception": inception})
+
+
+def images_schema() -> dict:
+    """The JSON schema of a data set as its stages read it."""
+    return by_kind("source", _images())
+
+
+def _images() -> dict[str, dict[str, Setting]]:
+    return {name: _without(_dataset(name), NOT_OF_IMAGES) for name in SOURCES}
 
 
 def samples_schema() -> dict:

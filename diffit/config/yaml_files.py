@@ -55,7 +55,7 @@ def check_files(main: str, others: Sequence[Path]) -> None:
         read_mapping(Path(main))
     elif not others:
         raise UserError(
-            f"there is no {main} in {Path.cwd()}; run Snakemake in the folder of the project, or name it with --directory"
+            f"there is no {main} in {Path.cwd()}; run Snakemake in the folder of the project, or give --directory"
         )
     for path in others:
         read_mapping(path)

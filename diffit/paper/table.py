@@ -253,9 +253,18 @@ def architecture(table: dict) -> dict:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("table", type=help="the table as a JSON object")
+    parser.add_argument(
+        "table",
+        type=described("the table", lambda: RESOLVED, "workflow/schemas/table.schema.yaml"),
+        help="the table as a JSON object: title, name, columns, rows with their scores, notes",
+    )
     parser.add_argument("out", type=Path, help="the CSV file to write; .md and .tex are written beside it")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the scores that the table names (default: %(default)s)")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of the scores that the table names (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     table, out = arguments.table, arguments.out
     if "architecture" in table:

