@@ -59,7 +59,7 @@ def _resolved(section: str, name: str, entries: dict, derived: tuple[str, ...]) 
     if not isinstance(entry, dict) or "base" not in entry:
         return entry
     base, own = entry["base"], {key: value for key, value in entry.items() if key != "base"}
-    if base not in entries:
+    if not isinstance(base, str) or base not in entries:
         raise UserError(
             f"config: {section}.{name}.base names {base!r}, which is not defined; {suggestion(str(base), entries)}"
         )

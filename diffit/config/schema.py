@@ -100,7 +100,7 @@ def _training() -> dict[str, Setting]:
     """The settings of a training. What has no default keeps runs that began without the key what they are."""
     betas = {"type": "array", "minItems": 2, "maxItems": 2, "items": _BETA}
     return {
-        "batch": COUNT,
+        "batch": {**COUNT, "maximum": 1_000_000},
         "optimizer": default(one_of("adam", "adamw"), "adam"),
         "learning_rate": POSITIVE,
         "betas": default(betas, [0.9, 0.999]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffit.cli import UserError
 from diffit.nets import shapes
-from diffit.registry import BOOLEAN, COUNT, COUNTS, POSITIVE, Registry, by_kind, default, one_of, optional
+from diffit.registry import BOOLEAN, COUNT, POSITIVE, Registry, by_kind, default, one_of, optional
 from diffit.registry.settings import Setting
 
 if TYPE_CHECKING:
@@ -49,14 +49,17 @@ class Network:
         return getattr(module, self.network)(getattr(module, self.config)(**fields))
 
 
+_SIZE = {**COUNT, "maximum": 65_536}
+_DEPTH = {**COUNT, "maximum": 1_000}
+_MULTIPLIERS = {"type": "array", "minItems": 1, "maxItems": 12, "items": {**COUNT, "maximum": 256}}
 _DROPOUT = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
-_MLP_RATIO = default(POSITIVE, 4)
+_MLP_RATIO = default({**POSITIVE, "maximum": 256}, 4)
 _CELL = one_of("diffit", "vit")
 _TRANSFORMER = {
-    "patch_size": COUNT,
-    "hidden_size": COUNT,
-    "depth": COUNT,
-    "num_heads": COUNT,
+    "patch_size": _SIZE,
+    "hidden_size": _SIZE,
+    "depth": _DEPTH,
+    "num_heads": _SIZE,
     "mlp_ratio": _MLP_RATIO,
 }
 
@@ -70,14 +73,14 @@ NETWORKS: Registry[Network] = Registry(
         network="UShapedDiffiT",
         sees="images",
         settings={
-            "width": COUNT,
-            "multipliers": COUNTS,
-            "blocks": COUNT,
-            "window": COUNT,
-            "head_dim": COUNT,
+            "width": _SIZE,
+            "multipliers": _MULTIPLIERS,
+            "blocks": _DEPTH,
+            "window": _SIZE,
+            "head_dim": _SIZE,
             "mlp_ratio": _MLP_RATIO,
-            "time_dim": COUNT,
-            "groups": COUNT,
+            "time_dim": _SIZE,
+            "groups": _SIZE,
             "dropout": _DROPOUT,
             # Alternatives for the ablations (Tables 4, 6, 7, 8 and Section I.1).
             "transformer": optional(one_of("tmsa", "separate", "time-in-bias", "time-in-mlp")),
@@ -96,15 +99,15 @@ NETWORKS: Registry[Network] = Registry(
         network="ViTSETR",
         sees="images",
         settings={
-            "patch_size": COUNT,
-            "width": COUNT,
-            "multipliers": COUNTS,
-            "depth": COUNT,
-            "head_dim": COUNT,
+            "patch_size": _SIZE,
+            "width": _SIZE,
+            "multipliers": _MULTIPLIERS,
+            "depth": _DEPTH,
+            "head_dim": _SIZE,
             "mlp_ratio": _MLP_RATIO,
-            "decoder_dim": COUNT,
-            "time_dim": COUNT,
-            "groups": COUNT,
+            "decoder_dim": _SIZE,
+            "time_dim": _SIZE,
+            "groups": _SIZE,
             "dropout": _DROPOUT,
         },
         check=shapes.check_vit,
@@ -118,10 +121,10 @@ NETWORKS: Registry[Network] = Registry(
         sees="images",
         settings={
             "form": one_of("ddpmpp", "ncsnpp"),
-            "width": COUNT,
-            "multipliers": COUNTS,
-            "blocks": COUNT,
-            "attention_resolution": COUNT,
+            "width": _SIZE,
+            "multipliers": _MULTIPLIERS,
+            "blocks": _DEPTH,
+            "attention_resolution": _SIZE,
             "tmsa": BOOLEAN,
             "dropout": _DROPOUT,
         },

@@ -59,7 +59,7 @@ COMMON = {
     "sets": default(COUNT, 1),
     "shards": SHARDS,
     "first_seed": default(NATURAL, 0),
-    "block": default(COUNT, 64),
+    "block": default({**COUNT, "maximum": 65_536}, 64),
     "precision": default(one_of(*PRECISIONS), "float32"),
 }
 

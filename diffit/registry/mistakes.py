@@ -80,8 +80,8 @@ def sentence(error: ValidationError, what: str, remedy: str, inside: Sequence[st
         remedy: where the allowed keys and values are listed.
         inside: the keys that lead to the value that was checked.
     """
-    place = ".".join(str(part) for part in [*inside, *error.absolute_path]) or "the top level"
-    where = f"{what}: {place}"
+    place = ".".join(str(part) for part in [*inside, *error.absolute_path])
+    where = f"{what}: {place}" if place else what if what.startswith("the ") else f"{what}: the top level"
     match error.validator:
         case _ if "propertyNames" in error.absolute_schema_path:
             return _of_name(where, error)
@@ -99,7 +99,7 @@ def sentence(error: ValidationError, what: str, remedy: str, inside: Sequence[st
         case "oneOf":
             return f"{where} needs either training and milestones, or weights; {remedy}"
         case "type":
-            return _of_type(where, error, remedy)
+            return _of_type(what, where, error, remedy)
         case "enum":
             allowed = [str(value) for value in error.validator_value]
             listed = f"{_shown(error.instance)} is not one of {', '.join(allowed)}"
@@ -119,7 +119,7 @@ def _of_name(where: str, error: ValidationError) -> str:
     return f"{where} has the name {_shown(name)}; a name must be {error.schema['description']}"
 
 
-def _of_type(where: str, error: ValidationError, remedy: str) -> str:
+def _of_type(what: str, where: str, error: ValidationError, remedy: str) -> str:
     value, types = error.instance, error.validator_value
     types = [types] if isinstance(types, str) else types
     wanted = " or ".join(_TYPES[name] for name in types)
@@ -131,7 +131,9 @@ def _of_type(where: str, error: ValidationError, remedy: str) -> str:
     if number is not None and ("number" in types or number == int(number)):
         # YAML reads 1e-3 as text: a number with an exponent needs a decimal point.
         plain = int(number) if number == int(number) and "integer" in types else number
-        return f"{where}: {value!r} is text in YAML; write {plain!r} for the number"
+        return (
+            f"{where}: {value!r} is text{'' if what.startswith('the ') else ' in YAML'}; write {plain!r} for the number"
+        )
     return f"{where} is {_shown(value)}, but must be {wanted}; {remedy}"
 
 
