@@ -1,6 +1,7 @@
 """Command-line basics that all commands share: arguments, error handling, logging and progress bars."""
 
 import argparse
+import contextlib
 import difflib
 import errno
 import functools
@@ -134,9 +135,10 @@ def non_negative_number(text: str) -> float:
 
 def positive_number(text: str) -> float:
     """Parse a finite number > 0 (argparse type)."""
-    if (value := non_negative_number(text)) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return value
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        if value := non_negative_number(text):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
 
 
 def _is_integer(text: str) -> bool:
