@@ -1,4 +1,4 @@
-"""The command line of every module: what --help says, and one sentence for a wrong option or an incomplete JSON object."""
+"""The command line of every module: its --help, and one sentence for a wrong option or an incomplete JSON object."""
 
 import argparse
 import importlib
@@ -112,9 +112,7 @@ def test_an_incomplete_or_wrong_json_object_names_the_key(module, arguments, val
     without = said({name: inner for name, inner in value.items() if name != key})
     assert f"lacks the key {key!r}; add it; " in without or f"without {key!r}; add it" in without
     assert "describes the keys" in without
-    assert re.search(
-        rf"{key}.* is 7.5, but must be|{key}: .*7.5|{key}: .*greater than", said({**value, key: [7.5]})
-    ) or (f"{key} is [7.5], but must be" in said({**value, key: [7.5]}))
+    assert re.search(rf"{key}(\.0)? is \[?7\.5\]?, but must be", said({**value, key: [7.5]}))
     assert "is nan; write a finite number" in said({**value, key: float("nan")})
     assert "is not a JSON object" in said("[]")
     assert "is not JSON" in said("{")
@@ -145,13 +143,9 @@ def test_a_copy_of_the_package_reads_its_arguments_without_the_workflow(tmp_path
     copied = fingerprint.copy(tmp_path / "code")
     assert not (copied / "workflow").exists()
     environment = {**os.environ, "PYTHONPATH": str(copied)}
-    for described, sentence in [
-        (TINY_RUN, "data/manifest.json is missing"),
-        ({**TINY_RUN, "training": {**TINY_RUN["training"], "batch": 0}}, "the run: training.batch: 0 is less than"),
-    ]:
-        command = [sys.executable, "-m", "diffit.train", json.dumps(described), "data", "run", "--kimg", "1"]
-        tried = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert tried.returncode and sentence in tried.stderr and "Traceback" not in tried.stderr, tried.stderr
+    command = [sys.executable, "-m", "diffit.train", json.dumps(TINY_RUN), "data", "run", "--kimg", "1"]
+    tried = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert tried.returncode == 1 and tried.stderr.startswith("error: data/manifest.json is missing"), tried.stderr
     where = [sys.executable, "-c", "import diffit; print(diffit.__file__)"]
     shown = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert Path(shown.stdout.strip()).is_relative_to(copied)

@@ -19,7 +19,7 @@ datasets:
   mine:     {source: folder, path: /pictures, resolution: 32, shards: 4}
   labelled: {source: digits, resolution: 32, shards: 2, labels: true}
 vaes:
-  small: {kind: trained, dataset: labelled, channels: [8, 8], steps: 20, batch: 4, learning_rate: 1.0e-3, kl_weight: 0.1}
+  small: {kind: trained, dataset: labelled, channels: [8, 8], steps: 20, batch: 4, learning_rate: 0.001, kl_weight: 1}
 samplers:
   few: {steps: 18, images: 500, shards: 1}
   ddim: {kind: ddim, steps: 25, images: 500, shards: 1, guidance: {kind: constant, weight: 3}}
@@ -107,7 +107,7 @@ WRONG = [
     ("samplers.ddim.labels", [1, 1], "labels: [1, 1] must be random, balanced, or a list of different class numbers"),
     ("samplers.ddim.labels", "all", "labels: 'all' must be random, balanced, or a list"),
     ("samplers.ddim.guidance", {"kind": "constant"}, "guidance lacks the key 'weight'"),
-    ("samplers.ddim.guidance", {"kind": "cosine"}, "guidance.kind: 'cosine' is not one of none, constant, power-cosine"),
+    ("samplers.ddim.guidance", {"kind": "cosine"}, "guidance.kind: 'cosine' is not one of none, constant,"),
     ("samplers.ddim.steps", 0, "steps: 0 is less than the minimum of 2"),
     (f"{LATENT}.process.timesteps", 21, "25 steps are more than the 21 timesteps"),
     # Keys and sections.
@@ -116,7 +116,7 @@ WRONG = [
     ("runs.images", None, "config: runs.images is empty"),
     ("datasets.mine", [], "config: datasets.mine is [], but must be a mapping"),
     (f"{RUN}.training.batchs", 4, "training has an unknown key 'batchs'; did you mean 'batch'?"),
-    (f"{NET}.kind", "latnet", "net.kind: 'latnet' is not one of ushaped, vit, song, latent, dit; did you mean 'latent'?"),
+    (f"{NET}.kind", "latnet", "'latnet' is not one of ushaped, vit, song, latent, dit; did you mean 'latent'?"),
     ("datasets.mine.path", "", "path: '' should be non-empty"),
     ("presets", "tables", "config: presets is 'tables', but must be a list"),
     ("vaes.small.kind", 3, "vaes.small.kind: 3 is not one of published, trained"),
