@@ -100,7 +100,9 @@ def test_every_command_with_a_json_object_is_tried():
 
 
 @pytest.mark.parametrize(("module", "arguments", "value", "key"), OBJECTS)
-def test_an_incomplete_or_wrong_json_object_names_the_key(module, arguments, value, key, monkeypatch, capsys):
+def test_an_incomplete_or_wrong_json_object_names_the_key(module, arguments, value, key, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
     def said(described: object) -> str:
         text = described if isinstance(described, str) else json.dumps(described)
         given = [text if part == "{}" else part for part in arguments.split()]
