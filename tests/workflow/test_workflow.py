@@ -361,7 +361,7 @@ def test_a_mistake_in_the_config_is_one_sentence(done, edit, sentence):
         config.save()
         ended = done.run(RESULT)
     assert ended.status != 0
-    assert [line for line in ended.text.splitlines() if "error" in line.lower()] == [ended.text.splitlines()[-1]]
+    assert [line for line in ended.text.splitlines() if "error:" in line.lower()] == [ended.text.splitlines()[-1]]
     assert ended.text.splitlines()[-1].startswith("error: config: ") and sentence in ended.text
     assert "Traceback" not in ended.text
 
