@@ -4,7 +4,13 @@
 # Only latent runs have latents, encoded by a VAE in vaes.
 from snakemake.utils import min_version
 
+from diffit.cli import exit_on_user_error
+from diffit.config.yaml_files import check_files
+
 min_version("9.0")
+
+# Snakemake would name neither file nor line of a mistake, and would keep one of two equal keys.
+exit_on_user_error(check_files)("config.yaml", workflow.overwrite_configfiles)
 
 
 configfile: "config.yaml"
@@ -57,3 +63,6 @@ rule existing:
         paper.existing_results,
     message:
         "All existing results are up to date"
+
+
+include: "workflow/rules/targets.smk"

@@ -1,12 +1,14 @@
 """Command-line basics that all commands share: arguments, error handling, logging and progress bars."""
 
 import argparse
+import contextlib
 import difflib
 import errno
 import functools
 import inspect
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -20,6 +22,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 log = logging.getLogger("diffit")
 
 LINE_SECONDS = 30  # between two lines of progress
+LISTED = 15  # names in an error message
+LARGEST = 2**53  # of a number on the command line or in a configuration: all file formats here keep integers up to it
+
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG)
 
 Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
@@ -87,7 +92,11 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     """The last part of an error message about an unknown name: the most similar known name, or all known names."""
     names = list(names)
     similar = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {similar[0]!r}?" if similar else f"available: {', '.join(sorted(names)) or 'none'}"
+    if similar:
+        return f"did you mean {similar[0]!r}?"
+    listed = sorted(names)
+    more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
+    return f"available: {', '.join(listed[:LISTED]) or 'none'}{more}"
 
 
 def json_argument(text: str) -> dict:
@@ -103,16 +112,39 @@ def json_argument(text: str) -> dict:
 
 def non_negative_int(text: str) -> int:
     """Parse an integer >= 0 (argparse type)."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
+    if not _is_integer(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer below 2^53")
     return int(text)
 
 
 def positive_int(text: str) -> int:
     """Parse an integer >= 1 (argparse type)."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    if not _is_integer(text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer below 2^53")
     return int(text)
+
+
+def non_negative_number(text: str) -> float:
+    """Parse a finite number >= 0 (argparse type)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number from 0 on")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """Parse a finite number > 0 (argparse type)."""
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        if value := non_negative_number(text):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+
+
+def _is_integer(text: str) -> bool:
+    return text.isdecimal() and len(text) < 20 and int(text) < LARGEST
 
 
 def print_result(text: str) -> None:

@@ -9,8 +9,10 @@ not copied; the archive is then a listing of their paths and sizes. The stage al
 
 from pathlib import Path
 
-from diffit.cli import Parser, json_argument, run_command
+from diffit.cli import Parser, run_command
+from diffit.config.schema import archive_schema
 from diffit.data.sources import SOURCES
+from diffit.registry.arguments import described
 from diffit.scoring import inception_weights
 from diffit.store import files
 
@@ -32,7 +34,9 @@ def download(spec: dict, out: Path) -> dict:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "spec", type=json_argument, help="the data set as a JSON object: source, path and other keys of the source"
+        "spec",
+        type=described("the data set", archive_schema),
+        help="the data set as a JSON object: source, path and other keys of the source",
     )
     parser.add_argument("out", type=Path, help="the archive's folder")
     arguments = parser.parse_args()

@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from diffit.cli import Parser, UserError, progress, run_command
+from diffit.cli import Parser, UserError, positive_int, progress, run_command
 from diffit.data import image_sets
 from diffit.data.image_sets import ImageSet, Sample
 from diffit.numerics import arithmetic
@@ -168,7 +168,9 @@ def main() -> None:
     sources = "; ".join(f"{name}: {protocol.source}" for name, protocol in PROTOCOLS.items())
     parser.add_argument("--protocol", default="clean", choices=PROTOCOLS, help=f"default: clean. {sources}")
     parser.add_argument(
-        "--batch", type=int, help=f"images per step; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU by default"
+        "--batch",
+        type=positive_int,
+        help=f"images per step; {BATCH['cpu']} on a CPU, {BATCH['cuda']} on a GPU by default",
     )
     arguments = parser.parse_args()
     measure(arguments.images, arguments.out, arguments.network, arguments.protocol, arguments.batch)

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from diffit import process
-from diffit.cli import Parser, UserError, json_argument, progress, run_command
+from diffit.cli import Parser, UserError, progress, run_command
 from diffit.config.changes import difference
+from diffit.config.schema import samples_schema
 from diffit.data.shard_ranges import shard_of_blocks
 from diffit.nets.layers import cached_position_bias
 from diffit.numerics import arithmetic, rng
 from diffit.numerics.pixels import to_uint8, truncated
 from diffit.numerics.precision import PRECISIONS, warn_if_emulated
 from diffit.process import samplers
+from diffit.registry.arguments import described
 from diffit.store import tars
 from diffit.store.fingerprint import commit
 from diffit.store.manifest import shard_number
@@ -167,7 +169,11 @@ def sample(sampler: dict, folder: Path, out: Path, vae_folder: Path | None = Non
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("sampler", type=json_argument, help="description of the sampler as a JSON object")
+    parser.add_argument(
+        "sampler",
+        type=described("the sampler", samples_schema),
+        help="the sampler as a JSON object: kind, steps, images, first_seed, …",
+    )
     parser.add_argument("milestone", type=Path, help="folder of the milestone, results/runs/{run}/{kimg}")
     parser.add_argument("out", type=Path, help="shard to write, {k}-of-{n}.tar")
     parser.add_argument("--vae", type=Path, help="folder of the VAE, for a latent run")

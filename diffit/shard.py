@@ -9,10 +9,12 @@ give equal bytes. The name of the output folder is the name of the data set.
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffit.cli import Parser, json_argument, progress, run_command
+from diffit.cli import Parser, progress, run_command
+from diffit.config.schema import images_schema
 from diffit.data import images
 from diffit.data.shard_ranges import shard_range
 from diffit.data.sources import Images, open_archive
+from diffit.registry.arguments import described
 from diffit.store import tars
 from diffit.store.manifest import shard_number
 
@@ -48,7 +50,9 @@ def _samples(source: Images, spec: dict, numbers: range) -> Iterator[tuple[str, 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "spec", type=json_argument, help="the data set as a JSON object: source, resolution, labels, resize, …"
+        "spec",
+        type=described("the data set", images_schema),
+        help="the data set as a JSON object: source, resolution, labels, resize, …",
     )
     parser.add_argument("archive", type=Path, help="the folder that the download stage made")
     parser.add_argument("out", type=Path, help="the shard to write, K-of-N.tar, in a folder named like the data set")

@@ -10,13 +10,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from diffit.cli import Parser, json_argument, run_command
+from diffit.cli import Parser, run_command
 from diffit.data.grids import panel
 from diffit.process.samplers import SAMPLERS
+from diffit.registry import TEXT, object_schema
+from diffit.registry.arguments import described
 from diffit.store import files
 from diffit.store.manifest import read_manifest
 
 GRID_SIDE = 10
+PAPER = {"type": "object", "required": ["source"]}
+BASELINES = {"type": "array", "items": {"enum": ["untrained", "real"]}}
 
 
 def rows(spec: dict, score: dict) -> list[dict]:
@@ -151,7 +155,11 @@ def _labels(labels: str | list | None) -> str:
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="the run's name, paper and baselines as a JSON object")
+    parser.add_argument(
+        "spec",
+        type=described("the result", lambda: object_schema({"run": TEXT, "paper": PAPER, "baselines": BASELINES})),
+        help="the run's name, paper and baselines as a JSON object",
+    )
     parser.add_argument("out", type=Path, help="the table to write, results/{run}_fid.csv; .md and _grid.png beside it")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score files, the last milestone's first")
     parser.add_argument("--samples", type=Path, required=True, help="the folder of samples for the grid")

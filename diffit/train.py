@@ -8,8 +8,10 @@ starts a run, continues it, or finds that the milestone is already reached.
 from argparse import Namespace
 from pathlib import Path
 
-from diffit.cli import Parser, json_argument, non_negative_int, positive_int, run_command
+from diffit.cli import Parser, non_negative_int, non_negative_number, positive_int, run_command
+from diffit.config.schema import run_schema
 from diffit.launch import launcher
+from diffit.registry.arguments import described
 from diffit.store.manifest import read_manifest
 from diffit.training.task import Machine, Task, identity
 from diffit.training.trainer import train
@@ -17,7 +19,11 @@ from diffit.training.trainer import train
 
 def _arguments() -> Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="description of the run as a JSON object")
+    parser.add_argument(
+        "spec",
+        type=described("the run", run_schema),
+        help="the run as a JSON object: dataset, seed, net, process, training",
+    )
     parser.add_argument("data", type=Path, help="folder of images or latents, with manifest.json")
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--kimg", type=non_negative_int, required=True, help="milestone to reach, in thousand images")
@@ -33,7 +39,9 @@ def _arguments() -> Namespace:
     parser.add_argument(
         "--gradient-checkpointing", action="store_true", help="recompute activations: less memory, more time"
     )
-    parser.add_argument("--checkpoint-minutes", type=float, default=10, help="minutes between checkpoints")
+    parser.add_argument(
+        "--checkpoint-minutes", type=non_negative_number, default=10, help="minutes between checkpoints"
+    )
     parser.add_argument(
         "--skip-step",
         type=non_negative_int,

@@ -7,6 +7,7 @@ by the commands that read them.
 from collections.abc import Collection
 
 from diffit.cli import UserError, suggestion
+from diffit.config import paths
 from diffit.data.sources import SOURCES
 from diffit.nets import NETWORKS
 from diffit.process import PROCESSES
@@ -17,8 +18,11 @@ from diffit.weights.vae_shape import known_facts
 
 def check(config: dict) -> None:
     """Raise :class:`UserError` for the first mistake in a configuration that matches the schema."""
+    for section in ("datasets", "vaes", "samplers", "runs"):
+        _names(section, config[section])
     for name, sampler in config["samplers"].items():
         _shards(f"samplers.{name}", sampler)
+        _noise_levels(f"samplers.{name}", sampler)
         if sampler.get("decoder"):
             require_defined(f"config: samplers.{name}.decoder", sampler["decoder"], config["vaes"])
     for name, vae in config["vaes"].items():
@@ -26,6 +30,7 @@ def check(config: dict) -> None:
             require_defined(f"config: vaes.{name}.dataset", vae["dataset"], config["datasets"])
             _groups(f"vaes.{name}", vae)
     for name, dataset in config["datasets"].items():
+        _images(f"datasets.{name}", dataset)
         for protocol, other in dataset["references"].items():
             _reference(f"datasets.{name}.references.{protocol}", protocol, dataset, other, config["datasets"])
     for name, run in config["runs"].items():
@@ -36,6 +41,8 @@ def check(config: dict) -> None:
         if run["vae"] is not None:
             require_defined(f"config: {place}.vae", run["vae"], config["vaes"])
             _latents(place, run, config["datasets"][run["dataset"]], config["vaes"][run["vae"]])
+        else:
+            _sizes(place, run, config["datasets"][run["dataset"]])
         _labels(place, run, config["datasets"][run["dataset"]])
         _paper(place, run)
         _milestones(place, run)
@@ -61,6 +68,7 @@ def check_sampler(config: dict, run_name: str, sampler_name: str) -> None:
         )
     if sampler["guidance"]["kind"] != "none":
         _guidable(both, run, config["datasets"][run["dataset"]])
+    _known_classes(both, run, config["datasets"][run["dataset"]], sampler)
     own = known_facts(config["vaes"][run["vae"]])
     channels, known = sampler["guidance"].get("channels"), own["channels"]
     if channels is not None and known is not None and channels > known:
@@ -97,6 +105,43 @@ def _reference(place: str, protocol: str, dataset: dict, name: str, datasets: di
             f"config: {place} names {name!r}, whose published statistics the protocol {protocol} does not use; move it "
             f"to {others}"
         )
+
+
+def _names(section: str, names: Collection[str]) -> None:
+    """Names become folders: none may be one that the workflow makes itself, or differ from another in case only."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in paths.FOLDERS:
+            raise UserError(f"config: {section}.{name} has the name of a folder of the workflow itself; rename it")
+        if name.lower() in seen:
+            raise UserError(
+                f"config: {section}.{name} and {section}.{seen[name.lower()]} differ only in capital letters, which "
+                "some file systems do not tell apart; rename one of them"
+            )
+        seen[name.lower()] = name
+
+
+def _images(place: str, dataset: dict) -> None:
+    """A data set cannot have more shards than images, where its source says how many there are."""
+    count = SOURCES[dataset["source"]].images
+    if count and not dataset.get("subset") and dataset["shards"] > count:
+        raise UserError(f"config: {place}.shards is {dataset['shards']}, but it has only {count} images; lower shards")
+
+
+def _sizes(place: str, run: dict, dataset: dict) -> None:
+    """The sizes of a network for images must fit each other and the resolution of its data set."""
+    try:
+        NETWORKS[run["net"]["kind"]].check({**run["net"], "resolution": dataset["resolution"]})
+    except ValueError as error:
+        raise UserError(
+            f"config: {place}.net: {error}; change it, or the resolution of the data set {run['dataset']!r}"
+        ) from None
+
+
+def _noise_levels(place: str, sampler: dict) -> None:
+    low, high = sampler.get("sigma_min"), sampler.get("sigma_max")
+    if low is not None and high is not None and low >= high:
+        raise UserError(f"config: {place}.sigma_min {low} is not below sigma_max {high}; choose a smaller one")
 
 
 def _shards(place: str, sampler: dict) -> None:
@@ -188,6 +233,17 @@ def _groups(place: str, vae: dict) -> None:
                 f"config: {place}.groups {vae['groups']} does not divide its channels {channels}; choose a number that "
                 "divides all of them"
             )
+
+
+def _known_classes(both: str, run: dict, dataset: dict, sampler: dict) -> None:
+    """Classes that a sampler lists must be classes of the network, where the configuration tells how many there are."""
+    labelled = dataset.get("labels", True)
+    classes = run["weights"]["classes"] if "weights" in run else SOURCES[dataset["source"]].classes if labelled else 0
+    if classes is not None and isinstance(sampler["labels"], list) and max(sampler["labels"]) >= classes:
+        raise UserError(
+            f"{both}its labels have the class {max(sampler['labels'])}, and the network has {classes} classes, counted "
+            "from 0; correct labels"
+        )
 
 
 def _guidable(both: str, run: dict, dataset: dict) -> None:

@@ -5,6 +5,7 @@ configuration that a stage depends on: Snakemake runs a job again when its param
 nothing else.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from diffit.cli import UserError
 from diffit.config import paths
 from diffit.config.changes import refuse_changes, shared_part
 from diffit.config.cross_checks import check_sampler
+from diffit.config.schema import NOT_OF_IMAGES, NOT_OF_SAMPLES
 from diffit.config.validation import lookup
 from diffit.data.sources import SOURCES
 from diffit.nets import NETWORKS
@@ -24,10 +26,6 @@ from diffit.store.fingerprint import fingerprint
 
 RELEASED = "released"  # stands for the kimg of published weights
 
-# Keys of a data set and of a sampler that change no image: how they are cut, and what scores compare them with.
-_NOT_OF_IMAGES = ("shards", "references")
-_NOT_OF_SAMPLES = ("shards", "sets")
-
 
 class Lookups:
     """Lookups in a completed configuration.
@@ -36,11 +34,15 @@ class Lookups:
         config: the configuration as :func:`diffit.config.toy_runs.complete` completes it.
         folder: the workflow's folder, in which ``results/`` is.
 
+    ``report_missing`` receives a :class:`UserError` for each of the user's files that a goal needs and that is not
+    there; by default it is raised.
+
     Methods raise :class:`UserError` for names that are not defined and for runs that do not have what is asked for.
     """
 
     def __init__(self, config: dict, folder: Path = Path()):
         self.config, self.folder = config, folder
+        self.report_missing: Callable[[UserError], None] = _raise
 
     # ------------------------------------------------------------------------------------------ entries by name
 
@@ -73,11 +75,13 @@ class Lookups:
     def dataset_spec(self, wildcards: Any) -> str:
         """A data set as the stages read it."""
         described = self.dataset(wildcards.dataset)
-        return canonical({key: value for key, value in described.items() if key not in _NOT_OF_IMAGES})
+        return canonical({key: value for key, value in described.items() if key not in NOT_OF_IMAGES})
 
     def inception_spec(self, wildcards: Any) -> str:
         """The Inception network as the download stage reads it."""
-        return canonical({"source": "inception", **self.config["inception"]})
+        described = self.config["inception"]
+        self._require_path("inception.path", described["path"], paths.INCEPTION)
+        return canonical({"source": "inception", **described})
 
     def source_code(self, stage: str, wildcards: Any) -> str:
         """The fingerprint of a stage and of the reader of the data set's source."""
@@ -86,16 +90,23 @@ class Lookups:
     def folder_state(self, wildcards: Any) -> int | None:
         """When the user's folder of images last changed, in ns since 1970: added and removed images are noticed.
 
-        If the folder is gone, the time recorded at download is used, so that existing results stay valid.
+        If the folder is gone, the time recorded at download is used, so that existing results stay valid. A folder that
+        was never read is reported: before any job runs, and only to goals that need it.
         """
         described = self.dataset(wildcards.dataset)
-        watched = SOURCES[described["source"]].watched(described)
-        if watched is None:
-            return None
-        if watched.is_dir():
+        source, archive = SOURCES[described["source"]], paths.ARCHIVE.format(dataset=wildcards.dataset)
+        watched = source.watched(described)
+        if watched is not None and watched.is_dir():
             return modified(watched)
-        archive = self.folder / paths.ARCHIVE.format(dataset=wildcards.dataset)
-        return read_json(archive, remedy="download again").get("modified") if archive.exists() else None
+        made = read_json(self.folder / archive, "download again") if (self.folder / archive).exists() else {}
+        if source.local and (watched is None or made.get("path") != str(watched.absolute())):
+            given = f"'{described['path']}' does not exist or is not a directory" if described["path"] else "is not set"
+            self.report_missing(
+                UserError(f"datasets.{wildcards.dataset}.path: {given}; set it to the folder of your images")
+            )
+        elif not source.local:
+            self._require_path(f"datasets.{wildcards.dataset}.path", described["path"], archive)
+        return made.get("modified") if watched else None
 
     def data_shards(self, wildcards: Any) -> list[str]:
         """The image shards of a data set."""
@@ -104,7 +115,10 @@ class Lookups:
 
     def vae_spec(self, wildcards: Any) -> str:
         """A VAE as its stages read it."""
-        return canonical(self.vae(wildcards.vae))
+        described = self.vae(wildcards.vae)
+        place = f"vaes.{wildcards.vae}.path"
+        self._require_path(place, described.get("path"), paths.VAE.format(vae=wildcards.vae))
+        return canonical(described)
 
     def vae_data(self, wildcards: Any) -> str:
         """The images that a VAE is trained on."""
@@ -163,6 +177,8 @@ class Lookups:
     def release_spec(self, wildcards: Any) -> str:
         """Published weights, and the network that they are for."""
         described = self.run(wildcards.run)
+        place = f"runs.{wildcards.run}.weights.path"
+        self._require_path(place, described["weights"]["path"], paths.RELEASED.format(run=wildcards.run))
         spec = {key: described[key] for key in ("dataset", "net", "process", "weights")}
         return canonical({**spec, "resolution": self.dataset(described["dataset"])["resolution"]})
 
@@ -177,7 +193,7 @@ class Lookups:
         self.run(wildcards.run)
         described = self.sampler(wildcards.sampler)
         check_sampler(self.config, wildcards.run, wildcards.sampler)
-        spec = {key: value for key, value in described.items() if key not in _NOT_OF_SAMPLES}
+        spec = {key: value for key, value in described.items() if key not in NOT_OF_SAMPLES}
         return canonical({**spec, "images": described["images"] * described["sets"]})
 
     def sample_decoder(self, wildcards: Any) -> str | list:
@@ -251,8 +267,17 @@ class Lookups:
         options += ["--class-accuracy"] * described["class_accuracy"]
         return " ".join(options)
 
+    def _require_path(self, key: str, path: str | None, made: str) -> None:
+        """Report a file of the user that is missing before ``made`` was made from it."""
+        if path and not Path(path).expanduser().exists() and not (self.folder / made).exists():
+            self.report_missing(UserError(f"{key}: '{path}' does not exist; correct it or put the file there"))
+
     def _compared(self, dataset: str, protocol: str) -> str:
         return self.dataset(dataset)["references"].get(protocol, dataset)
+
+
+def _raise(error: UserError) -> None:
+    raise error
 
 
 def _protocol_facts(protocol: str) -> dict:

@@ -94,6 +94,15 @@ LOGS = {
     "figure": "logs/{toy}figures/{figure}.log",
 }
 
+# Names of folders in the templates. No data set, VAE, sampler or run may have one of them.
+FOLDERS = frozenset(
+    part
+    for name, template in list(globals().items())
+    if name.isupper() and isinstance(template, str)
+    for part in template.replace("{toy}", "").split("/")[:-1]
+    if "{" not in part
+)
+
 
 def shards(template: str, count: int, **names: str) -> list[str]:
     """The paths of all ``count`` shards of a template, its other wildcards filled in."""

@@ -9,9 +9,8 @@ over: a published number belongs to one run.
 import copy
 from pathlib import Path
 
-import yaml
-
 from diffit.cli import UserError, suggestion
+from diffit.config.yaml_files import read_mapping
 
 FOLDER = "workflow/runs"
 SECTIONS = ("samplers", "runs")
@@ -28,7 +27,7 @@ def add_presets(config: dict, sources: Path) -> None:
     for name in _names(config.get("presets", [])):
         if name not in known:
             raise UserError(f"config: presets names {name!r}, which is not in {FOLDER}; {suggestion(name, known)}")
-        merged = overlaid(merged, yaml.safe_load(known[name].read_text(encoding="utf-8")))
+        merged = overlaid(merged, read_mapping(known[name]))
     config |= overlaid(merged, config)
     for section in SECTIONS:
         entries = config.get(section)
@@ -60,7 +59,7 @@ def _resolved(section: str, name: str, entries: dict, derived: tuple[str, ...]) 
     if not isinstance(entry, dict) or "base" not in entry:
         return entry
     base, own = entry["base"], {key: value for key, value in entry.items() if key != "base"}
-    if base not in entries:
+    if not isinstance(base, str) or base not in entries:
         raise UserError(
             f"config: {section}.{name}.base names {base!r}, which is not defined; {suggestion(str(base), entries)}"
         )

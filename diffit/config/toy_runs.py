@@ -7,12 +7,11 @@ no definition is written twice.
 import copy
 from pathlib import Path
 
-import yaml
-
 from diffit.cli import UserError
 from diffit.config.presets import add_presets
 from diffit.config.schema import config_schema
 from diffit.config.validation import validate
+from diffit.config.yaml_files import read_mapping
 
 PREFIX = "toy_"
 OVERLAY = "workflow/toy.yaml"
@@ -21,7 +20,7 @@ SCHEMA = "workflow/schemas/config.schema.yaml"
 
 def load_overlay(path: Path) -> dict:
     """The rules of workflow/toy.yaml."""
-    return yaml.safe_load(path.read_text())
+    return read_mapping(path)
 
 
 def complete(config: dict, sources: Path) -> dict:
@@ -32,9 +31,11 @@ def complete(config: dict, sources: Path) -> dict:
     add_presets(config, sources)
     schema = config_schema(sources / SCHEMA)
     validate(config, schema)
+    for section in ("runs", "samplers"):
+        for name in config[section]:
+            if name.startswith(PREFIX):
+                raise UserError(f"config: {section}.{name} begins with {PREFIX}, as only toys do; rename it")
     for section, entries in toy_runs(config, load_overlay(sources / OVERLAY)).items():
-        if taken := sorted(entries.keys() & config[section].keys()):
-            raise UserError(f"config: {section}.{taken[0]} has the name of a toy run; rename it")
         config[section] |= entries
     return validate(config, schema)
 

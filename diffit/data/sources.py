@@ -19,6 +19,7 @@ from diffit.registry import (
     BOOLEAN,
     COUNT,
     MD5,
+    RESOLUTION,
     SHA1,
     SHA256,
     TEXT,
@@ -80,6 +81,7 @@ class DataSource:
         references: whether a data set of this source may be scored against another data set.
         statistics: whether the archive holds published statistics, which protocols with ``published_statistics`` use
             instead of measured ones.
+        local: whether the images are always the user's own, in the folder ``path``.
         watched: returns the folder whose modification time shows that images were added or removed, None without one.
     """
 
@@ -91,6 +93,7 @@ class DataSource:
     classes: int | None = None
     references: bool = True
     statistics: bool = False
+    local: bool = False
     watched: Callable[[dict], Path | None] = lambda spec: None
 
     def load(self) -> Reader:
@@ -110,7 +113,7 @@ def _class_folders(spec: dict) -> Path | None:
 _PATH = default(nullable(TEXT), None)
 _RESIZE = default(one_of("center-crop", "lanczos", "none"), "center-crop")
 _COMMON = {
-    "resolution": COUNT,
+    "resolution": RESOLUTION,
     "path": _PATH,
     "labels": default(BOOLEAN, False),
     "resize": _RESIZE,
@@ -123,7 +126,7 @@ SOURCES: Registry[DataSource] = Registry(
         name="digits",
         description="scikit-learn's 1,797 handwritten digits of 8×8 pixels",
         module="diffit.data.digits",
-        settings=_COMMON,
+        settings={**_COMMON, "resolution": {**RESOLUTION, "minimum": 8}},
         images=1_797,
         classes=10,
     ),
@@ -140,6 +143,7 @@ SOURCES: Registry[DataSource] = Registry(
         description="a folder of images; with labels, its subfolders are the classes",
         module="diffit.data.folder",
         settings=_COMMON,
+        local=True,
         watched=_folder,
     ),
     DataSource(
@@ -147,7 +151,7 @@ SOURCES: Registry[DataSource] = Registry(
         description="ImageNet's training set as a tar, class folders or Parquet files",
         module="diffit.data.imagenet",
         settings={
-            "resolution": COUNT,
+            "resolution": RESOLUTION,
             "path": _PATH,
             "md5": default(nullable(MD5), None),
             "revision": default(SHA1, "49e2ee26f3810fb5a7536bbf732a7b07389a47b5"),
@@ -164,7 +168,7 @@ SOURCES: Registry[DataSource] = Registry(
         description="ADM's reference batch of ImageNet: 10,000 images, and statistics of the whole training set",
         module="diffit.data.adm_batch",
         settings={
-            "resolution": COUNT,
+            "resolution": RESOLUTION,
             "path": _PATH,
             "sha256": default(nullable(SHA256), None),
             "labels": constant(False),

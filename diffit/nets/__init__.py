@@ -1,12 +1,13 @@
 """The registry of networks, which the configuration selects by ``net.kind``."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffit.cli import UserError
-from diffit.registry import BOOLEAN, COUNT, COUNTS, POSITIVE, Registry, default, one_of, optional
+from diffit.nets import shapes
+from diffit.registry import BOOLEAN, COUNT, POSITIVE, Registry, by_kind, default, one_of, optional
 from diffit.registry.settings import Setting
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Network:
         network: name of the network class, whose constructor takes a ``config``.
         sees: ``images`` or ``latents``; networks for latents also take labels.
         settings: the other keys of ``net`` in the configuration of a run.
+        check: raises ValueError if the settings do not fit each other or the ``resolution`` of the images, which is
+            among its fields. It imports no torch, because every start of Snakemake calls it.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Network:
     network: str
     sees: str
     settings: Mapping[str, Setting]
+    check: Callable[[Mapping], None] = lambda fields: None
 
     def build(self, fields: dict) -> "nn.Module":
         """Build the untrained network from the fields of its configuration class.
@@ -45,14 +49,17 @@ class Network:
         return getattr(module, self.network)(getattr(module, self.config)(**fields))
 
 
+_SIZE = {**COUNT, "maximum": 65_536}
+_DEPTH = {**COUNT, "maximum": 1_000}
+_MULTIPLIERS = {"type": "array", "minItems": 1, "maxItems": 12, "items": {**COUNT, "maximum": 256}}
 _DROPOUT = {"type": "number", "minimum": 0, "exclusiveMaximum": 1}
-_MLP_RATIO = default(POSITIVE, 4)
+_MLP_RATIO = default({**POSITIVE, "maximum": 256}, 4)
 _CELL = one_of("diffit", "vit")
 _TRANSFORMER = {
-    "patch_size": COUNT,
-    "hidden_size": COUNT,
-    "depth": COUNT,
-    "num_heads": COUNT,
+    "patch_size": _SIZE,
+    "hidden_size": _SIZE,
+    "depth": _DEPTH,
+    "num_heads": _SIZE,
     "mlp_ratio": _MLP_RATIO,
 }
 
@@ -66,14 +73,14 @@ NETWORKS: Registry[Network] = Registry(
         network="UShapedDiffiT",
         sees="images",
         settings={
-            "width": COUNT,
-            "multipliers": COUNTS,
-            "blocks": COUNT,
-            "window": COUNT,
-            "head_dim": COUNT,
+            "width": _SIZE,
+            "multipliers": _MULTIPLIERS,
+            "blocks": _DEPTH,
+            "window": _SIZE,
+            "head_dim": _SIZE,
             "mlp_ratio": _MLP_RATIO,
-            "time_dim": COUNT,
-            "groups": COUNT,
+            "time_dim": _SIZE,
+            "groups": _SIZE,
             "dropout": _DROPOUT,
             # Alternatives for the ablations (Tables 4, 6, 7, 8 and Section I.1).
             "transformer": optional(one_of("tmsa", "separate", "time-token", "time-in-bias", "time-in-mlp")),
@@ -82,6 +89,7 @@ NETWORKS: Registry[Network] = Registry(
             "encoder": optional(_CELL),
             "decoder": optional(_CELL),
         },
+        check=shapes.check_ushaped,
     ),
     Network(
         name="vit",
@@ -91,17 +99,18 @@ NETWORKS: Registry[Network] = Registry(
         network="ViTSETR",
         sees="images",
         settings={
-            "patch_size": COUNT,
-            "width": COUNT,
-            "multipliers": COUNTS,
-            "depth": COUNT,
-            "head_dim": COUNT,
+            "patch_size": _SIZE,
+            "width": _SIZE,
+            "multipliers": _MULTIPLIERS,
+            "depth": _DEPTH,
+            "head_dim": _SIZE,
             "mlp_ratio": _MLP_RATIO,
-            "decoder_dim": COUNT,
-            "time_dim": COUNT,
-            "groups": COUNT,
+            "decoder_dim": _SIZE,
+            "time_dim": _SIZE,
+            "groups": _SIZE,
             "dropout": _DROPOUT,
         },
+        check=shapes.check_vit,
     ),
     Network(
         name="song",
@@ -112,13 +121,14 @@ NETWORKS: Registry[Network] = Registry(
         sees="images",
         settings={
             "form": one_of("ddpmpp", "ncsnpp"),
-            "width": COUNT,
-            "multipliers": COUNTS,
-            "blocks": COUNT,
-            "attention_resolution": COUNT,
+            "width": _SIZE,
+            "multipliers": _MULTIPLIERS,
+            "blocks": _DEPTH,
+            "attention_resolution": _SIZE,
             "tmsa": BOOLEAN,
             "dropout": _DROPOUT,
         },
+        check=shapes.check_song,
     ),
     Network(
         name="latent",
@@ -152,6 +162,11 @@ def build(spec: dict) -> "nn.Module":
         return network.build(fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"net: {error}") from None
+
+
+def schema() -> dict:
+    """The JSON schema of a run's ``net`` in the configuration."""
+    return by_kind("kind", {name: network.settings for name, network in NETWORKS.items()}, "ushaped")
 
 
 def takes_labels(kind: str) -> bool:

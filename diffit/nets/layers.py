@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from diffit.nets.shapes import fit_window
+
 
 def positional_embedding(positions: Tensor, dim: int, endpoint: bool = False) -> Tensor:
     """cos(w_k p), then sin(w_k p), of positions p [B] for k = 0, ..., n - 1 with n = dim/2: float32 [B, dim].
@@ -159,17 +161,6 @@ class DiffiTTransformer(nn.Module):
         """Spatial tokens [B·windows, N, C], time token [B, T] -> [B·windows, N, C]."""
         x = self.attn(self.norm1(x), time) + x
         return self.mlp(self.norm2(x)) + x
-
-
-def fit_window(grid: int, window: int) -> int:
-    """Side of the windows that tile a square grid: min(grid, window).
-
-    Raises ValueError if a window smaller than the grid does not divide it.
-    """
-    window = min(window, grid)
-    if grid % window:
-        raise ValueError(f"window {window} does not divide the {grid}x{grid} grid of a stage")
-    return window
 
 
 def partition(x: Tensor, window: int) -> Tensor:

@@ -16,9 +16,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffit.nets import shapes
 from diffit.nets.layers import TMSA, positional_embedding
+from diffit.nets.shapes import SMALLEST_GROUP
 
-SMALLEST_GROUP = 4  # channels per group of group normalization; wider layers have 32 groups
 SKIP_SCALE = math.sqrt(0.5)
 FOURIER_SCALE = 16.0
 NEARLY_ZERO_GAIN = 1e-5  # of the initial weights of layers whose output is added to another branch
@@ -51,13 +52,7 @@ class SongConfig:
             raise ValueError(f"multipliers {list(self.multipliers)} must be a nonempty list of positive factors")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
-        halvings = len(self.multipliers) - 1
-        if self.resolution % 2**halvings:
-            raise ValueError(f"resolution {self.resolution} cannot be halved {halvings} times")
-        if self.width % (2 * SMALLEST_GROUP):
-            raise ValueError(f"width {self.width} is not a multiple of {2 * SMALLEST_GROUP}")
-        if self.attention_resolution not in [self.resolution // 2**i for i in range(halvings + 1)]:
-            raise ValueError(f"attention_resolution {self.attention_resolution} is not the resolution of a level")
+        shapes.check_song(vars(self))
 
     @property
     def time_dim(self) -> int:

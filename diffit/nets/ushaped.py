@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffit.nets import shapes
 from diffit.nets.layers import DiffiTResBlock, initialize_image_network
 from diffit.nets.variants import TIME_EMBEDDINGS, TRANSFORMERS, AddTime, Resize, ViTBlock
 
@@ -78,17 +79,7 @@ class UShapedConfig:
             raise ValueError(f"dropout {self.dropout} is not in [0, 1)")
         if self.augment_labels < 0:
             raise ValueError(f"augment_labels {self.augment_labels} is negative")
-        if self.width % 2:
-            raise ValueError(f"width {self.width} is odd, but the positional embedding needs an even width")
-        halvings = len(self.multipliers) - 1
-        if self.resolution % 2**halvings:
-            raise ValueError(
-                f"resolution {self.resolution} cannot be halved {halvings} times, once per level after the first"
-            )
-        for level in self.levels:
-            for key in ("head_dim", "groups"):
-                if level.dim % getattr(self, key):
-                    raise ValueError(f"{key} {getattr(self, key)} does not divide {level.dim} (width × multiplier)")
+        shapes.check_ushaped(vars(self))
 
     @property
     def levels(self) -> list[Level]:

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffit.nets import shapes
 from diffit.nets.layers import TimeEmbedding, initialize_image_network
+from diffit.nets.shapes import VIT_DEPTHS
 from diffit.nets.variants import AddTime, ViTBlock
-
-DEPTHS = 4  # number of depths from which the decoder takes features
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,12 @@ class ViTConfig:
     augment_labels: int  # 9 with EDM's augmentation, 0 without
 
     def __post_init__(self):
-        if len(self.multipliers) not in (1, DEPTHS):
-            raise ValueError(f"multipliers {list(self.multipliers)} must have 1 entry, or {DEPTHS}, one per stage")
-        if self.depth % DEPTHS:
-            raise ValueError(f"depth {self.depth} is not a multiple of {DEPTHS}, the number of the decoder's inputs")
-        if self.resolution % (self.patch_size * 2 ** (len(self.multipliers) - 1)):
-            raise ValueError(f"resolution {self.resolution} is not a multiple of patch_size × 2^(stages - 1)")
-        for dim in self.dims:
-            if dim % self.head_dim:
-                raise ValueError(f"head_dim {self.head_dim} does not divide {dim} (width × multiplier)")
-        if self.decoder_dim % self.groups:
-            raise ValueError(f"groups {self.groups} does not divide decoder_dim {self.decoder_dim}")
-        if self.width % 2:
-            raise ValueError(f"width {self.width} is odd, but the positional embedding needs an even width")
+        shapes.check_vit(vars(self))
 
     @property
     def dims(self) -> list[int]:
         """Channels of the features at each depth from which the decoder takes them."""
-        multipliers = self.multipliers * (DEPTHS if len(self.multipliers) == 1 else 1)
+        multipliers = self.multipliers * (VIT_DEPTHS if len(self.multipliers) == 1 else 1)
         return [self.width * multiplier for multiplier in multipliers]
 
 
@@ -104,17 +92,17 @@ class ViTSETR(nn.Module):
         self.time_embedding = TimeEmbedding(c.width, c.time_dim, c.augment_labels)
         self.tokenizer = nn.Conv2d(c.channels, c.dims[0], c.patch_size, stride=c.patch_size)
         staged = len(c.multipliers) > 1
-        grids = [c.resolution // c.patch_size // 2 ** (i if staged else 0) for i in range(DEPTHS)]
+        grids = [c.resolution // c.patch_size // 2 ** (i if staged else 0) for i in range(VIT_DEPTHS)]
         self.stages, self.downsamplers = nn.ModuleList(), nn.ModuleList()
         for number, (dim, grid) in enumerate(zip(c.dims, grids, strict=True)):
-            blocks = [ViTBlock(dim, dim // c.head_dim, c.mlp_ratio, c.dropout) for _ in range(c.depth // DEPTHS)]
+            blocks = [ViTBlock(dim, dim // c.head_dim, c.mlp_ratio, c.dropout) for _ in range(c.depth // VIT_DEPTHS)]
             # The original ViT is one stage; only the decoder distinguishes its depths.
             added = [AddTime(dim, c.time_dim, grid)] if staged or not number else []
             self.stages.append(nn.ModuleList(added + blocks))
         for before, after in itertools.pairwise(c.dims):
             self.downsamplers.append(nn.Conv2d(before, after, 3, stride=2, padding=1) if staged else nn.Identity())
         self.decoder = MLADecoder(c.dims, c.decoder_dim, c.groups)
-        self.head = nn.Conv2d(DEPTHS * c.decoder_dim, c.channels, 3, padding=1)
+        self.head = nn.Conv2d(VIT_DEPTHS * c.decoder_dim, c.channels, 3, padding=1)
         self.initialize_weights()
 
     def initialize_weights(self) -> None:

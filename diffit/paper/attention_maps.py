@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from diffit import process
-from diffit.cli import Parser, UserError, json_argument, non_negative_int, run_command
+from diffit.cli import Parser, UserError, non_negative_int, run_command
+from diffit.config.schema import sampler_schema
 from diffit.nets.layers import TMSA, DiffiTResBlock
 from diffit.numerics import rng
 from diffit.numerics.pixels import to_uint8
 from diffit.process import samplers
+from diffit.registry.arguments import described
 from diffit.store import files
 from diffit.weights import milestone
 
@@ -127,7 +129,11 @@ def draw(trajectories: dict[str, list[Moment]], out: Path) -> None:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("out", type=Path, help="the picture to write")
-    parser.add_argument("sampler", type=json_argument, help="the sampler's settings as a JSON object")
+    parser.add_argument(
+        "sampler",
+        type=described("the sampler", sampler_schema),
+        help="the sampler as a JSON object: kind, steps, images, …",
+    )
     parser.add_argument("milestones", type=Path, nargs="+", help="folders of milestones, results/runs/{run}/{kimg}")
     parser.add_argument(
         "--seed", type=non_negative_int, default=0, help="random seed of the image (default: %(default)s)"

@@ -10,15 +10,25 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffit.cli import Parser, json_argument, run_command
+from diffit.cli import Parser, run_command
 from diffit.data.grids import panel, stacked
+from diffit.registry import COUNT, NATURAL, object_schema
+from diffit.registry.arguments import described
 from diffit.store import files
+
+CLASSES = {"type": ["array", "null"], "minItems": 1, "items": NATURAL}
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("out", type=Path, help="the picture to write")
-    parser.add_argument("grid", type=json_argument, help="rows, columns and classes (or null) as a JSON object")
+    parser.add_argument(
+        "grid",
+        type=described(
+            "the grid", lambda: object_schema({"rows": COUNT, "columns": COUNT, "classes": CLASSES}), "--help"
+        ),
+        help="rows, columns and classes (or null) as a JSON object",
+    )
     parser.add_argument(
         "samples", type=Path, nargs="+", help="folders of samples, results/samples/{run}/{kimg}/{sampler}"
     )

@@ -11,9 +11,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from diffit.cli import Parser, json_argument, run_command
+from diffit.cli import Parser, run_command
 from diffit.nets.inspect import parts
-from diffit.paper.networks import expand_network
+from diffit.paper.networks import NETWORK, expand_network
+from diffit.registry.arguments import described
 from diffit.store import files
 
 COLORS = {"DiffiT": "#fff1d6", "Input": "#f4f4f4"}
@@ -68,7 +69,11 @@ def draw(spec: dict, out: Path) -> None:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("out", type=Path, help="the picture to write")
-    parser.add_argument("network", type=json_argument, help="a run with its data set and VAE, as a JSON object")
+    parser.add_argument(
+        "network",
+        type=described("the network", lambda: NETWORK, "diffit/paper/scale.py, network,"),
+        help="runs with one run, datasets and vaes as in the configuration, as a JSON object",
+    )
     arguments = parser.parse_args()
     draw(expand_network(arguments.network), arguments.out)
 

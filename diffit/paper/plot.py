@@ -7,8 +7,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from diffit.cli import Parser, json_argument, run_command
-from diffit.paper.table import Cell, fill, headings
+from diffit.cli import Parser, run_command
+from diffit.paper.table import RESOLVED, Cell, fill, headings
+from diffit.registry.arguments import described
 from diffit.store import files
 
 STYLES = {True: {"marker": "o"}, False: {"marker": "*", "ls": "", "ms": 12}}  # our numbers, the paper's
@@ -41,9 +42,22 @@ def draw(table: dict, rows: list[dict[str, Cell]], out: Path) -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("table", type=json_argument, help="the table as a JSON object")
+    parser.add_argument(
+        "table",
+        type=described(
+            "the table",
+            lambda: {**RESOLVED, "required": [*RESOLVED["required"], "figure"]},
+            "workflow/schemas/table.schema.yaml",
+        ),
+        help="the table as a JSON object: title, name, columns, rows with their scores, notes",
+    )
     parser.add_argument("out", type=Path, help="the picture to write")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of the scores that the table names (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     draw(arguments.table, fill(arguments.table, arguments.results), arguments.out)
 

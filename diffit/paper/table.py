@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from diffit.cli import Parser, UserError, json_argument, run_command
+from diffit.cli import Parser, UserError, run_command
 from diffit.nets.inspect import parts, size
 from diffit.paper.networks import expand_network
+from diffit.registry.arguments import described
 from diffit.store import files
 
 GAP = "–"
@@ -26,6 +27,22 @@ MARKS = {
     BIASED: "fewer images than features: biased, not comparable with published numbers",
     OUTSIDE: f"further from the paper's value than {TOLERANCE} standard deviations of the sets",
     SKIPPED: "trained without the updates of steps that were not finite; the score file names them",
+}
+
+# The schema of a resolved table, which its commands read; the table has been checked before it was resolved.
+RESOLVED = {
+    "type": "object",
+    "required": ["title", "name", "columns", "rows", "notes"],
+    "properties": {
+        "columns": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "object", "required": ["key", "heading", "group", "digits"]},
+        },
+        "rows": {"type": "array", "items": {"type": "object", "required": ["name", "cells", "scores"]}},
+        "notes": {"type": "array", "items": {"type": "string"}},
+        "figure": {"type": "object", "required": ["x", "y", "together"]},
+    },
 }
 
 
@@ -251,9 +268,18 @@ def architecture(table: dict) -> dict:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("table", type=json_argument, help="the table as a JSON object")
+    parser.add_argument(
+        "table",
+        type=described("the table", lambda: RESOLVED, "workflow/schemas/table.schema.yaml"),
+        help="the table as a JSON object: title, name, columns, rows with their scores, notes",
+    )
     parser.add_argument("out", type=Path, help="the CSV file to write; .md and .tex are written beside it")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="default: %(default)s")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of the scores that the table names (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     table, out = arguments.table, arguments.out
     if "architecture" in table:

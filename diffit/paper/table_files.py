@@ -3,13 +3,12 @@
 import copy
 from pathlib import Path
 
-import yaml
-
 from diffit.cli import UserError
 from diffit.config.cross_checks import require_defined
 from diffit.config.schema import table_schema
-from diffit.config.validation import fill_in
+from diffit.config.yaml_files import read_mapping
 from diffit.paper.scale import Scale
+from diffit.registry.mistakes import fill_in, sentence
 
 FOLDER = "workflow/tables"
 SCHEMA = "workflow/schemas/table.schema.yaml"
@@ -30,13 +29,9 @@ def read(path: Path, schema: Path) -> dict:
 
     Raises :class:`UserError` for a violation of the schema and for columns, groups or rows that are not defined.
     """
-    try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]}); correct it") from None
+    table = read_mapping(path)
     if mistake := fill_in(table, table_schema(schema)):
-        place = ".".join(map(str, mistake.absolute_path)) or "the top level"
-        raise UserError(f"{path}: {place}: {mistake.message}; {SCHEMA} lists the valid keys and values")
+        raise UserError(sentence(mistake, str(path), f"{SCHEMA} lists the valid keys and values"))
     _check_names(path, table)
     return table
 

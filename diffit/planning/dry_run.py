@@ -9,6 +9,7 @@ cannot be parsed, because it shows a rule's message instead of the rule's name a
 import hashlib
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from diffit.cli import UserError
+from diffit.config.targets import TOLERANT
 from diffit.config.toy_runs import complete
 
 
@@ -66,7 +68,7 @@ class LogHandler(LogHandlerBase):
             resources = {name: value for name, value in record.resources.items() if isinstance(value, int | str)}
             self._print(rule=record.rule_name, wildcards=dict(record.wildcards), resources=resources)
         elif record.levelno >= logging.ERROR:
-            print("error:", record.getMessage().splitlines()[-1], file=sys.stderr, flush=True)
+            print("Snakemake:", record.getMessage().splitlines()[-1], file=sys.stderr, flush=True)
 
     def _print(self, **values: object) -> None:
         print(json.dumps(values), flush=True)
@@ -78,10 +80,13 @@ def dry_run(goals: Sequence[str], options: Sequence[str]) -> Workflow:
     Raises :class:`UserError` with Snakemake's reason if a goal cannot be made.
     """
     command = [sys.executable, "-m", "diffit.planning.dry_run", "--dry-run", "--logger", "jobs", *options, "--", *goals]
-    ended = subprocess.run(command, capture_output=True, text=True)
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, TOLERANT: "1"})
     if ended.returncode:
         reason = (ended.stderr.strip().splitlines() or ["it printed no reason"])[-1]
-        raise UserError(f"Snakemake cannot plan this: {reason.removeprefix('error: ').removeprefix('Error: ')}")
+        if reason.startswith("error: "):  # a sentence of this project
+            raise UserError(reason.removeprefix("error: "))
+        reason = reason.removeprefix("Snakemake: ").removeprefix("Error: ")
+        raise UserError(f"Snakemake cannot plan this: {reason}")
     header, *lines = map(json.loads, ended.stdout.splitlines())
     jobs = [Job(**line) for line in lines]
     return Workflow(jobs, _configuration(header), Path(header["folder"]))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffit.cli import Parser, positive_int, print_result, run_command
+from diffit.cli import Parser, positive_int, positive_number, print_result, run_command
 from diffit.numerics.precision import PRECISIONS
 from diffit.planning.costs import PNG_BYTES_PER_PIXEL, Cost, Costs, Gpu
 from diffit.planning.dry_run import Job
@@ -118,19 +118,9 @@ def disk(planned_stages: Sequence[Stage], results: Path) -> str:
 
 
 def _fraction(text: str) -> float:
-    value = _positive_number(text)
+    value = positive_number(text)
     if value > 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return value
 
 
@@ -142,7 +132,7 @@ def _arguments() -> Namespace:
         "--jobs", type=positive_int, default=8, help="single-GPU jobs at the same time (default: %(default)s)"
     )
     parser.add_argument(
-        "--peak-tflops", type=_positive_number, default=312,
+        "--peak-tflops", type=positive_number, default=312,
         help="peak of a GPU in bfloat16 (default: %(default)s, an A100)",
     )  # fmt: skip
     parser.add_argument(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from diffit.cli import UserError
-from diffit.registry import BOOLEAN, FRACTION, NUMBER, POSITIVE, Registry, default, object_schema, optional
+from diffit.registry import BOOLEAN, FRACTION, NUMBER, POSITIVE, Registry, by_kind, default, object_schema, optional
 from diffit.registry.settings import Setting
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ PROCESSES: Registry[Process] = Registry(
         },
     ),
 )
+
+
+def schema() -> dict:
+    """The JSON schema of a run's ``process`` in the configuration."""
+    return by_kind("kind", {name: process.settings for name, process in PROCESSES.items()}, "edm")
 
 
 def build(spec: dict) -> "EDM | DDPM":

@@ -12,6 +12,7 @@ from diffit.registry import (
     NATURAL,
     NUMBER,
     POSITIVE,
+    SHARDS,
     TEXT,
     Registry,
     by_kind,
@@ -53,12 +54,12 @@ class Sampler:
 
 # Keys of every sampler: number of images, their seeds, and their division into shards.
 COMMON = {
-    "steps": {"type": "integer", "minimum": 2},
+    "steps": {"type": "integer", "minimum": 2, "maximum": 1_000},
     "images": COUNT,
     "sets": default(COUNT, 1),
-    "shards": COUNT,
+    "shards": SHARDS,
     "first_seed": default(NATURAL, 0),
-    "block": default(COUNT, 64),
+    "block": default({**COUNT, "maximum": 65_536}, 64),
     "precision": default(one_of(*PRECISIONS), "float32"),
 }
 
@@ -73,7 +74,8 @@ GUIDANCE = by_kind(
     default_name="none",
 )
 _CLASSES = {
-    "anyOf": [one_of("random", "balanced"), {"type": "array", "minItems": 1, "uniqueItems": True, "items": NATURAL}]
+    "anyOf": [one_of("random", "balanced"), {"type": "array", "minItems": 1, "uniqueItems": True, "items": NATURAL}],
+    "description": "random, balanced, or a list of different class numbers",
 }
 _LATENT_SETTINGS = {
     "decoder": default(nullable(TEXT), None),

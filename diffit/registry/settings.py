@@ -8,16 +8,19 @@ from collections.abc import Mapping
 Setting = dict[str, object]
 
 BOOLEAN: Setting = {"type": "boolean"}
-COUNT: Setting = {"type": "integer", "minimum": 1}
+COUNT: Setting = {"type": "integer", "minimum": 1, "maximum": 1_000_000_000}
 COUNTS: Setting = {"type": "array", "minItems": 1, "items": COUNT}
 NATURAL: Setting = {"type": "integer", "minimum": 0}
 NUMBER: Setting = {"type": "number"}
 POSITIVE: Setting = {"type": "number", "exclusiveMinimum": 0}
 FRACTION: Setting = {"type": "number", "minimum": 0, "maximum": 1}
-TEXT: Setting = {"type": "string"}
-MD5: Setting = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
-SHA1: Setting = {"type": "string", "pattern": "^[0-9a-f]{40}$"}
-SHA256: Setting = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+TEXT: Setting = {"type": "string", "minLength": 1}
+MD5: Setting = {"type": "string", "pattern": r"^[0-9a-f]{32}\Z", "description": "32 hexadecimal digits"}
+SHA1: Setting = {"type": "string", "pattern": r"^[0-9a-f]{40}\Z", "description": "40 hexadecimal digits"}
+SHA256: Setting = {"type": "string", "pattern": r"^[0-9a-f]{64}\Z", "description": "64 hexadecimal digits"}
+# Each shard is a job, and Snakemake slows down with their number.
+SHARDS: Setting = {"type": "integer", "minimum": 1, "maximum": 100_000}
+RESOLUTION: Setting = {"type": "integer", "minimum": 1, "maximum": 16_384}
 
 _OPTIONAL = "optional"
 

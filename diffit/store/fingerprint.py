@@ -35,9 +35,11 @@ BOOKKEEPING = (
     "diffit.store",
     "diffit.data.origins",
     "diffit.data.sources",
+    "diffit.nets.shapes",
     "diffit.numerics.precision",
     "diffit.process.samplers",
     "diffit.scoring.protocols",
+    "diffit.weights.settings",
 )
 
 

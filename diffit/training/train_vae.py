@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffit.cli import Parser, UserError, json_argument, progress, run_command
+from diffit.cli import Parser, UserError, progress, run_command
 from diffit.numerics import arithmetic, rng
 from diffit.numerics.pixels import to_network_range
+from diffit.registry.arguments import described
 from diffit.store.manifest import read_manifest
 from diffit.training import image_loader
 from diffit.weights import vae
+from diffit.weights.settings import one_kind
 
 log = logging.getLogger("diffit")
 
@@ -100,7 +102,11 @@ def _measured(model: nn.Module, pixels: Tensor) -> tuple[float, float]:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="the VAE's description as a JSON object")
+    parser.add_argument(
+        "spec",
+        type=described("the VAE", lambda: one_kind("trained")),
+        help="the VAE as a JSON object: dataset, channels, steps, batch, …",
+    )
     parser.add_argument("data", type=Path, help="the data set's folder with its manifest.json")
     parser.add_argument("out", type=Path, help="the VAE's folder, results/vaes/{vae}")
     arguments = parser.parse_args()

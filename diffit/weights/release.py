@@ -14,12 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from diffit.cli import Parser, UserError, json_argument, run_command
+from diffit import nets, process
+from diffit.cli import Parser, UserError, run_command
 from diffit.fetch import hub
 from diffit.nets import build
 from diffit.nets.latent import load_released
+from diffit.registry import RESOLUTION, TEXT, object_schema
+from diffit.registry.arguments import described
 from diffit.store import files
 from diffit.weights import milestone, vae
+from diffit.weights.settings import WEIGHTS
 
 log = logging.getLogger("diffit")
 
@@ -97,10 +101,18 @@ def _loaded_network(net_spec: dict, path: Path) -> nn.Module:
     return net
 
 
+def _schema() -> dict:
+    """The schema of the command's first argument."""
+    parts = {"net": nets.schema(), "process": process.schema(), "weights": object_schema(WEIGHTS)}
+    return object_schema({"dataset": TEXT, "resolution": RESOLUTION, **parts})
+
+
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "spec", type=json_argument, help="the run as a JSON object: dataset, resolution, net, process, weights"
+        "spec",
+        type=described("the run", _schema),
+        help="the run as a JSON object: dataset, resolution, net, process, weights",
     )
     parser.add_argument("vae", type=Path, help="the VAE's folder, results/vaes/{vae}")
     parser.add_argument("out", type=Path, help="the milestone's folder, results/runs/{run}/released")

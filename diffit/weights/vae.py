@@ -17,9 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from diffit.cli import Parser, UserError, json_argument, run_command
+from diffit.cli import Parser, UserError, run_command
 from diffit.fetch import hub
+from diffit.registry.arguments import described
 from diffit.store import files
+from diffit.weights.settings import one_kind
 from diffit.weights.vae_shape import factor_of
 
 REMEDY = "delete its folder and run the same command again"
@@ -181,7 +183,11 @@ def _shape(model: nn.Module) -> dict:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("spec", type=json_argument, help="the published VAE as a JSON object")
+    parser.add_argument(
+        "spec",
+        type=described("the VAE", lambda: one_kind("published")),
+        help="the published VAE as a JSON object: repository and revision, or path; scale",
+    )
     parser.add_argument("out", type=Path, help="the VAE's folder, results/vaes/{vae}")
     arguments = parser.parse_args()
     spec = arguments.spec

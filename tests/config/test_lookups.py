@@ -1,5 +1,6 @@
 """What rules look up in the configuration, without Snakemake."""
 
+import copy
 import json
 from argparse import Namespace
 
@@ -14,8 +15,13 @@ from diffit.store import files
 
 
 @pytest.fixture(scope="module")
-def config() -> dict:
+def completed() -> dict:
     return complete(yaml.safe_load((REPOSITORY / "config.yaml").read_text()), REPOSITORY)
+
+
+@pytest.fixture
+def config(completed) -> dict:
+    return copy.deepcopy(completed)
 
 
 @pytest.fixture
@@ -49,9 +55,37 @@ def test_a_folder_is_watched_while_it_exists_and_then_as_it_was_recorded(look, c
     assert look.folder_state(of(dataset="ffhq64")) == files.modified(pictures)
     assert look.folder_state(of(dataset="digits")) is None
     pictures.rmdir()
-    assert look.folder_state(of(dataset="ffhq64")) is None
-    files.write_json(tmp_path / "results/archives/ffhq64/archive.json", {"modified": 7})
+    with pytest.raises(UserError, match=r"^datasets\.ffhq64\.path: '.*pictures' does not exist or is not a directory"):
+        look.folder_state(of(dataset="ffhq64"))
+    record = tmp_path / "results/archives/ffhq64/archive.json"
+    files.write_json(record, {"path": str(pictures), "modified": 7})
     assert look.folder_state(of(dataset="ffhq64")) == 7
+    files.write_json(record, {"path": str(tmp_path / "others"), "modified": 7})
+    with pytest.raises(UserError, match=r"datasets\.ffhq64\.path"):
+        look.folder_state(of(dataset="ffhq64"))
+    config["datasets"]["ffhq64"]["path"] = None
+    with pytest.raises(UserError, match=r"^datasets\.ffhq64\.path: is not set; set it to the folder of your images"):
+        look.folder_state(of(dataset="ffhq64"))
+
+
+def test_a_missing_file_of_the_user_is_named_by_its_key(look, config):
+    config["datasets"]["cifar10"]["path"] = config["inception"]["path"] = "nowhere"
+    config["vaes"]["sd-vae-ft-ema"]["path"] = config["runs"]["imagenet256_released"]["weights"]["path"] = "nowhere"
+    for lookup, wildcards, key in [
+        (look.folder_state, of(dataset="cifar10"), "datasets.cifar10.path"),
+        (look.inception_spec, of(), "inception.path"),
+        (look.vae_spec, of(vae="sd-vae-ft-ema"), "vaes.sd-vae-ft-ema.path"),
+        (look.release_spec, of(run="imagenet256_released"), "runs.imagenet256_released.weights.path"),
+    ]:
+        with pytest.raises(UserError, match=f"^{key}: 'nowhere' does not exist; correct it or put the file there"):
+            lookup(wildcards)
+
+
+def test_missing_files_can_be_reported_without_ending_a_plan(look, config):
+    config["datasets"]["ffhq64"]["path"], reported = "nowhere", []
+    look.report_missing = reported.append
+    assert look.folder_state(of(dataset="ffhq64")) is None
+    assert [str(error).partition(":")[0] for error in reported] == ["datasets.ffhq64.path"]
 
 
 def test_a_latent_run_trains_on_latents_and_an_image_space_run_on_images(look):

@@ -205,10 +205,14 @@ def test_a_diagram_is_drawn_by_its_command(look, tmp_path):
     ("before", "after", "message"),
     [
         ("grids:", "grid:", "there is no section of figures 'grid'; did you mean 'grids'"),
-        ("rows: 6,", "row: 6,", r"workflow/figures\.yaml: grids\.figure6: .*'row' was unexpected"),
-        ("{run: imagenet256}", "{run: 3}", r"diagrams\.figure3\.run: 3 is not of type 'string'"),
+        (
+            "rows: 6,",
+            "row: 6,",
+            r"workflow/figures\.yaml: grids\.figure6 has an unknown key 'row'; did you mean 'rows'",
+        ),
+        ("{run: imagenet256}", "{run: 3}", r"diagrams\.figure3\.run is 3, but must be text"),
         ("figure4:", "figure2:", "has the figure 'figure2' twice"),
-        ("diagrams:", "diagrams: [", r"workflow/figures\.yaml is not YAML"),
+        ("diagrams:", "diagrams: [", r"workflow/figures\.yaml, line 26: expected"),
     ],
 )
 def test_a_mistake_in_the_figures_is_one_sentence(config, sources, before, after, message):

@@ -193,11 +193,11 @@ def test_latex_is_escaped_and_balanced(small):
         ("run: cifar10}", "run: cifar10, milestone: 7}", r"cifar10 has no milestone 7; its milestones are \[102400\]"),
         ("against: Paper's", "against: Papers", "names 'Papers', which is not defined; did you mean \"Paper's\""),
         ("{kind: A}", "{kynd: A}", "cells names 'kynd', which is not defined; did you mean 'kind'"),
-        ("notes:", "note:", r"small\.yaml: the top level: .*'note' was unexpected"),
+        ("notes:", "note:", r"small\.yaml: the top level has an unknown key 'note'; did you mean 'notes'"),
         ("metric: fid, ", "metric: fit, ", r"small\.yaml: columns\.1\.metric: 'fit' is not one of"),
         ("ours: {CIFAR-10:", "ours: {FFHQ:", "ours names 'FFHQ', which is not defined"),
         ("name: Ours", "name: Paper's", "has the row \"Paper's\" twice"),
-        ("rows:", "rows: [", r"small\.yaml is not YAML"),
+        ("rows:", "rows: [", r"small\.yaml, line 8: expected"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_table_is_reported_in_one_sentence(tmp_path, config, before, after, message):
@@ -210,7 +210,7 @@ def test_a_mistake_in_a_table_is_reported_in_one_sentence(tmp_path, config, befo
 def test_a_run_with_the_name_of_a_toy_is_refused():
     config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     config["runs"]["toy_cifar10"] = config["runs"]["digits"]
-    with pytest.raises(UserError, match=r"runs\.toy_cifar10 has the name of a toy run; rename it"):
+    with pytest.raises(UserError, match=r"runs\.toy_cifar10 begins with toy_, as only toys do; rename it"):
         complete(config, REPOSITORY)
 
 

@@ -322,14 +322,13 @@ def test_a_profile_that_changes_the_configuration_is_refused(folder):
         planned(folder, "results/digits_fid.csv", profile=profile)
 
 
-def test_a_bad_goal_fails_with_the_reason_of_snakemake_in_one_line(folder):
+def test_a_goal_that_no_rule_makes_is_one_sentence(folder):
     ended = plan(folder, "nonsense")
     assert ended.returncode == 1
     assert ended.stdout == ""
-    assert len(ended.stderr.splitlines()) == 1
-    assert "No rule to produce nonsense" in ended.stderr
+    assert re.fullmatch(r"error: no rule makes nonsense; ask for a result such as results/\w+_fid\.csv\n", ended.stderr)
 
 
 def test_an_undefined_run_is_reported_with_the_nearest_name(folder):
-    with pytest.raises(UserError, match=r"plan this: there is no run 'digit' in the config; did you mean 'digits'"):
+    with pytest.raises(UserError, match=r"^there is no run 'digit' in the config; did you mean 'digits'"):
         planned(folder, "results/digit_fid.csv")
