@@ -2,6 +2,8 @@
 #   download → archives   shard → data   encode → latents   train → runs   sample → samples   measure → features
 #   score → scores   tabulate → results
 # Only latent runs have latents, encoded by a VAE in vaes.
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 from diffit.cli import exit_on_user_error
@@ -10,16 +12,16 @@ from diffit.config.yaml_files import check_files
 min_version("9.0")
 
 # Snakemake would name neither file nor line of a mistake, and would keep one of two equal keys.
-exit_on_user_error(check_files)("config.yaml", workflow.overwrite_configfiles)
+LOCAL = Path("config.local.yaml")  # your own data sets and runs, which git ignores
+exit_on_user_error(check_files)("config.yaml", [*filter(Path.exists, [LOCAL]), *workflow.overwrite_configfiles])
 
 
 configfile: "config.yaml"
 
 
-# Your own data sets and runs, which git ignores.
-if os.path.exists("config.local.yaml"):
+if LOCAL.exists():
 
-    configfile: "config.local.yaml"
+    configfile: str(LOCAL)
 
 
 report: "workflow/report/workflow.rst"
