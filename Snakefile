@@ -10,7 +10,7 @@ from diffit.config.yaml_files import check_files
 min_version("9.0")
 
 # Snakemake would name neither file nor line of a mistake, and would keep one of two equal keys.
-exit_on_user_error(check_files)("config.yaml", workflow.overwrite_configfiles)
+exit_on_user_error(check_files)("config.yaml", "config.local.yaml", workflow.overwrite_configfiles)
 
 
 configfile: "config.yaml"

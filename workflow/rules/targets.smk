@@ -18,9 +18,9 @@ def refuse_unknown_targets(asked):
     options = (asked.targets, asked.forcerun, asked.until, asked.omit_from, asked.prioritize)
     for target in [name for names in options for name in names or []]:
         path = target if Path(target).is_absolute() else os.path.normpath(target)
-        if not workflow.is_rule(target) and not any(rule.is_producer(path) for rule in workflow.rules):
+        if not workflow.is_rule(target) and not any(one.is_producer(path) for one in workflow.rules):
             known = known_targets(config, paper.lookups.tables, paper.lookups.figures)
-            named = [rule.name for rule in workflow.rules]
+            named = [one.name for one in workflow.rules]
             exit_on_user_error(refuse_unknown)(target, known, named, RUNS)
 
 
