@@ -12,16 +12,16 @@ from diffit.config.yaml_files import check_files
 min_version("9.0")
 
 # Snakemake would name neither file nor line of a mistake, and would keep one of two equal keys.
-LOCAL = Path("config.local.yaml")  # your own data sets and runs, which git ignores
-exit_on_user_error(check_files)("config.yaml", [*filter(Path.exists, [LOCAL]), *workflow.overwrite_configfiles])
+LOCAL = "config.local.yaml"  # your own data sets and runs, which git ignores
+exit_on_user_error(check_files)("config.yaml", LOCAL, workflow.overwrite_configfiles)
 
 
 configfile: "config.yaml"
 
 
-if LOCAL.exists():
+if Path(LOCAL).exists():
 
-    configfile: str(LOCAL)
+    configfile: LOCAL
 
 
 report: "workflow/report/workflow.rst"

@@ -44,11 +44,12 @@ def read_mapping(path: Path) -> dict:
     return value
 
 
-def check_files(main: str, others: Sequence[Path]) -> None:
+def check_files(main: str, local: str, others: Sequence[Path]) -> None:
     """Raise :class:`UserError` for the first mistake that :func:`read_mapping` finds in configuration files.
 
     Args:
         main: the file in the current folder, which may be missing if there are others.
+        local: the user's own file in the current folder, which may be missing.
         others: the files of ``--configfile``.
     """
     if Path(main).exists():
@@ -57,7 +58,7 @@ def check_files(main: str, others: Sequence[Path]) -> None:
         raise UserError(
             f"there is no {main} in {Path.cwd()}; run Snakemake in the folder of the project, or give --directory"
         )
-    for path in others:
+    for path in [*([Path(local)] if Path(local).exists() else []), *others]:
         read_mapping(path)
 
 

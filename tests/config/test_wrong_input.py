@@ -235,13 +235,14 @@ def test_anchors_and_merged_keys_are_no_duplicates(tmp_path):
     assert read_mapping(path)["b"] == {"x": 3, "y": 2}
 
 
-def test_the_main_file_may_be_missing_only_beside_others(tmp_path, monkeypatch):
+def test_the_main_file_may_be_missing_only_beside_others_and_the_local_one_always(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"there is no config\.yaml in .*; run Snakemake in the folder of the project"):
-        check_files("config.yaml", [])
+        check_files("config.yaml", "config.local.yaml", [])
     other = tmp_path / "mine.yaml"
     other.write_text("runs: {}\n")
-    check_files("config.yaml", [other])
-    (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(UserError, match=r"config\.yaml is empty"):
-        check_files("config.yaml", [other])
+    check_files("config.yaml", "config.local.yaml", [other])
+    for name in ("config.local.yaml", "config.yaml"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(UserError, match=rf"^{name} is empty"):
+            check_files("config.yaml", "config.local.yaml", [other])
