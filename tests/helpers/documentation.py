@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from helpers.places import REPOSITORY
 
-DOCUMENTS = ("README.md", "docs/*.md", "docs/*/*.md", "results/README.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/*/*.md", "results/README.md")
 VERBS = (
     "make|snakemake|python[0-9.]*|pip|git|cd|export|source|mkdir|ln|tar|curl|wget|tmux|"
     "sbatch|srun|squeue|scancel|scontrol|sacct|sinfo|docker|apptainer|conda"
@@ -61,6 +61,9 @@ RULES = [
     Rule(r"make (test|test-slow|test-slurm|test-pythons)\b", EXISTS, "runs the tests themselves"),
     Rule(r"make (lint|format)\b", EXISTS, "changes or checks this repository; CI runs make lint"),
     Rule(r"make (bench|quality)\b", EXISTS, "measures for an hour; tests/bench tests a part"),
+    Rule(r"make mutants\b", EXISTS, "installs a tool of its own and runs for hours"),
+    Rule(PYTHON + r"-m pytest\b", LISTED, "runs the tests themselves"),
+    Rule(r"\.ci/run", LISTED, "runs all of this"),
     Rule(r"make help", RUN),
     Rule(r"make plan\b(?!.*GOAL=results/)", RUN_LATER),
     Rule(r"make plan\b", RUN),
@@ -82,7 +85,7 @@ RULES = [
     Rule(r"(squeue -o|scontrol update jobid=)", SLURM),
     Rule(r"(sbatch|srun) --", LISTED, "an option that SLURM's users know; tests/slurm tests what depends on it"),
     Rule(r"(scancel|squeue|sacct|sinfo|scontrol) ", LISTED, "SLURM's own command; tests/slurm uses it"),
-    Rule(r"git clone", LISTED, "needs an address"),
+    Rule(r"git (clone|tag|push)", LISTED, "needs an address"),
     Rule(r"(cd|export|source|mkdir|ln|tmux) ", LISTED, "a command of the shell"),
 ]
 
