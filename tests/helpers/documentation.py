@@ -72,6 +72,7 @@ RULES = [
     Rule(r"make (demo|report|accept)\b", TINY),
     Rule(SNAKEMAKE + r"(-n|--dry-run)\b", RUN),
     Rule(SNAKEMAKE + r"--unlock", RUN),
+    Rule(SNAKEMAKE + r"--lint", LISTED, "make lint runs it"),
     Rule(SNAKEMAKE + r" (toy_)?tables\b", DRY_RUN_LATER),
     Rule(SNAKEMAKE + r"(OWN)", TINY),
     Rule(SNAKEMAKE, DRY_RUN),
