@@ -127,13 +127,13 @@ def test_sets_of_a_sampler_are_sampled_as_one(look):
 
 def test_a_sampler_of_another_process_is_refused(look):
     with pytest.raises(UserError, match="cannot be sampled"):
-        look.sampler_spec(of(run="digits", sampler="ddim25-demo"))
+        look.sampler_spec(of(run="digits", sampler="ddpm50-demo"))
 
 
 def test_samples_of_a_latent_run_are_decoded_by_its_vae_or_by_the_samplers(look, config):
-    names = of(run="digits_latent", sampler="ddim25-demo")
+    names = of(run="digits_latent", sampler="ddpm50-demo")
     assert look.sample_decoder(names) == "results/vaes/digits-vae/vae.json"
-    config["samplers"]["other"] = {**config["samplers"]["ddim25-demo"], "decoder": "sd-vae-ft-mse"}
+    config["samplers"]["other"] = {**config["samplers"]["ddpm50-demo"], "decoder": "sd-vae-ft-mse"}
     assert look.sample_decoder(of(run="digits_latent", sampler="other")) == "results/vaes/sd-vae-ft-mse/vae.json"
     assert look.sample_decoder(of(run="digits", sampler="heun18-demo")) == []
 
@@ -168,7 +168,7 @@ def test_codes_follow_the_parts_of_a_run(look):
 def test_options_of_the_score_stage_are_the_runs(look):
     options = look.score_options(of(run="digits", sampler="heun18-demo", protocol="clean"))
     assert options.split() == ["--images", "250", "--protocol", "clean", "--real-baseline"]
-    options = look.score_options(of(run="digits_latent", sampler="ddim25-demo", protocol="clean"))
+    options = look.score_options(of(run="digits_latent", sampler="ddpm50-demo", protocol="clean"))
     assert "--class-accuracy" in options
 
 

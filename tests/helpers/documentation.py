@@ -29,6 +29,7 @@ VERBS = (
 )
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:(?:{VERBS})|\.venv/bin/\S+) +\S")
 SHELLS = ("sh", "bash", "console", "shell")
+NEEDED = ("tests/helpers/mutants.lock",)  # of tests/ in a clone
 OWN_IMAGES = "/path/to/images"
 # What is done with a command. "exists" asks whether the target or module exists, "listed" does nothing.
 RUN, RUN_LATER, DRY_RUN, DRY_RUN_LATER = "run", "run (slow)", "dry run", "dry run (slow)"
@@ -247,7 +248,8 @@ def clone(folder: Path) -> Clone:
     """Copy what git tracks, and what it would, to ``folder``."""
     git = ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     for name in filter(None, subprocess.run(git, check=True, capture_output=True, text=True).stdout.split("\0")):
-        if not name.startswith((".venv", "tests/")) and os.path.lexists(REPOSITORY / name):
+        is_left_out = name.startswith((".venv", "tests/")) and name not in NEEDED
+        if not is_left_out and os.path.lexists(REPOSITORY / name):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
     (folder / ".venv").symlink_to(sys.prefix)
