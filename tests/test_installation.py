@@ -227,10 +227,18 @@ def test_an_interrupted_installation_does_not_count(clone):
     (clone / "slow").touch()
     os.utime(clone / "pyproject.toml", (2**32, 2**32))
     command = ["make", "install", "PYTHON=./python"]
-    running = subprocess.Popen(command, cwd=clone, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        command,
+        cwd=clone,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        # Background processes ignore SIGINT, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_until((clone / "asked").exists, "pip is called")
     os.killpg(running.pid, signal.SIGINT)
-    assert running.wait() != 0 and not (clone / ".venv/.installed").exists()
+    assert running.wait(timeout=60) != 0 and not (clone / ".venv/.installed").exists()
 
 
 def test_caches_move_into_the_environment_if_the_home_is_not_writable(clone):
