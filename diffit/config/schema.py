@@ -35,6 +35,12 @@ from diffit.weights.settings import WEIGHTS, vae_schema
 # Keys of a data set and of a sampler that change no image: how they are cut, and what scores compare them with.
 NOT_OF_IMAGES = ("shards", "references")
 NOT_OF_SAMPLES = ("shards", "sets")
+# FID's Inception network. `url` has no default, so that results from before it existed stay valid.
+INCEPTION: dict[str, Setting] = {
+    "path": default(nullable(TEXT), None),
+    "sha256": default(nullable(SHA256), None),
+    "url": optional({"type": "string", "pattern": "^https?://"}),
+}
 
 
 def config_schema(path: Path) -> dict:
@@ -50,6 +56,7 @@ def config_schema(path: Path) -> dict:
         "process": process.schema(),
         "training": object_schema(_training()),
         "weights": object_schema(WEIGHTS),
+        "inception": object_schema(INCEPTION),
     }
     schema["$defs"]["paper"]["properties"] |= dict.fromkeys(score_names(), NUMBER)
     return schema
@@ -64,8 +71,7 @@ def table_schema(path: Path) -> dict:
 
 def archive_schema() -> dict:
     """The JSON schema of what the stage download fetches: a data set, or the Inception network."""
-    inception = {"path": default(nullable(TEXT), None), "sha256": default(nullable(SHA256), None)}
-    return by_kind("source", {**_images(), "inception": inception})
+    return by_kind("source", {**_images(), "inception": INCEPTION})
 
 
 def images_schema() -> dict:

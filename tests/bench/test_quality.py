@@ -8,6 +8,7 @@ COUNT = 300
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_scores_of_real_images_get_worse_with_each_step_of_damage(shared_data, inception, tmp_path):
     frame = compare_damages(shared_data / "cifar10_jpeg.zip", COUNT, inception, tmp_path)
     undamaged = frame[frame["what"] == "undamaged"].iloc[0]

@@ -10,7 +10,9 @@ from helpers.places import REPOSITORY
 
 from diffit.cli import UserError
 from diffit.config.result_lookups import ResultLookups
+from diffit.config.schema import archive_schema
 from diffit.config.toy_runs import complete
+from diffit.registry.arguments import described
 from diffit.store import files
 
 
@@ -187,3 +189,10 @@ def test_the_jobs_of_a_result_are_named_by_stage(look):
     jobs = look.result_jobs(of(run="imagenet256_released"))
     assert "shard=results/data/imagenet256_adm/manifest.json" in jobs
     assert not any(job.startswith(("train=", "encode=")) for job in jobs)
+
+
+@pytest.mark.parametrize("inception", [{}, {"url": "https://host/inception.pt"}, {"sha256": "0" * 64}])
+def test_the_download_stage_accepts_the_inception_network_as_the_configuration_describes_it(config, inception):
+    config["inception"] |= inception
+    spec = ResultLookups(config).inception_spec(of())
+    assert described("the data set", archive_schema)(spec).items() >= inception.items()

@@ -60,7 +60,7 @@ def config(images, inception, batch, resolution: int) -> dict:
             }
         },
         "runs": {
-            "toy": {
+            "small": {
                 **run,
                 "training": {
                     "batch": 20, "optimizer": "adamw", "learning_rate": 3e-4, "warmup_kimg": 0,
@@ -69,7 +69,7 @@ def config(images, inception, batch, resolution: int) -> dict:
                 "milestones": [1],
             },
             # What is published comes as such a file: here the toy's.
-            "toy_released": {**run, "weights": {**published, "path": "results/runs/toy/1/ema.safetensors"},
+            "published": {**run, "weights": {**published, "path": "results/runs/small/1/ema.safetensors"},
                              "protocols": ["clean", "adm"]},
         },
         "inception": {"path": str(inception / "inception.pt")},
@@ -93,9 +93,9 @@ def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_pat
         assert ended.returncode == 0, ended.stderr + ended.stdout
         return ended.stderr + ended.stdout
 
-    make("results/toy_fid.csv")
-    exported = f"results/samples/toy_released/released/few/samples_16x{resolution}x{resolution}x3.npz"
-    make("results/toy_released_fid.csv", exported)
+    make("results/small_fid.csv")
+    exported = f"results/samples/published/released/few/samples_16x{resolution}x{resolution}x3.npz"
+    make("results/published_fid.csv", exported)
 
     data = read_manifest(results / "data/imagenet")
     assert (data["count"], data["resolution"], data["classes"]) == (141, resolution, 1000)
@@ -106,9 +106,9 @@ def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_pat
     member = next(tars.read_tar(shard_paths(results / "latents/imagenet/small")[0]))[1]
     assert member["npy"].shape == (2, 2, 4, side, side)
 
-    weights = load_file(results / "runs/toy/1/ema.safetensors")
+    weights = load_file(results / "runs/small/1/ema.safetensors")
     assert weights["y_embedder.embedding_table.weight"].shape == (1001, 16)
-    for run, kimg in [("toy", "1"), ("toy_released", "released")]:
+    for run, kimg in [("small", "1"), ("published", "released")]:
         rows = {(row["protocol"], row["metric"]): row for row in csv.DictReader((results / f"{run}_fid.csv").open())}
         row = rows["clean", "fid"]
         assert float(row["value"]) > 0 and (row["images"], row["reference_images"]) == ("16", "141")
@@ -122,7 +122,7 @@ def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_pat
     assert rows["adm", "fid"]["reference"] == "imagenet"
     # The same weights and seeds give the same images, whichever way the weights came.
     with np.load(tmp_path / exported) as stored:
-        trained = list(read_images(results / "samples/toy/1/few"))
+        trained = list(read_images(results / "samples/small/1/few"))
         assert np.array_equal(stored["arr_0"], np.stack([image for _key, image, _label in trained]))
         assert len(set(stored["arr_1"].tolist())) > 10  # drawn from a thousand
-    assert "Nothing to be done" in make("results/toy_fid.csv", "results/toy_released_fid.csv")
+    assert "Nothing to be done" in make("results/small_fid.csv", "results/published_fid.csv")
