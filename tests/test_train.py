@@ -218,7 +218,8 @@ def test_the_log_has_no_repeated_images_after_a_kill(training):
 
 
 @pytest.mark.parametrize(
-    "options", [("--gradient-checkpointing",), pytest.param(("--compile",), marks=pytest.mark.slow)]
+    "options",
+    [("--gradient-checkpointing",), pytest.param(("--compile",), marks=[pytest.mark.slow, pytest.mark.extended])],
 )
 def test_options_of_the_machine_do_not_change_the_losses(training, tiny_run, options):
     net = {**tiny_run["net"], "dropout": 0.0}  # a compiled network draws its dropout differently

@@ -109,6 +109,7 @@ def test_missing_weights_are_refused_with_where_to_put_them(published, small_vae
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_weights_of_the_released_size_load_and_sample_an_image_within_16_gb(tmp_path):
     """561M parameters and a VAE of the published shape, in a process whose address space is bounded."""
     config = LatentConfig(

@@ -37,7 +37,9 @@ needs_make = pytest.mark.skipif(not INSTALLED.exists(), reason="make install has
 
 
 def later(*texts: str) -> list:
-    return [pytest.param(text, marks=pytest.mark.slow) for text in texts]
+    """Slow tests, of which continuous integration runs the first."""
+    marks = [[pytest.mark.slow], *([pytest.mark.slow, pytest.mark.extended] for _ in texts[1:])]
+    return [pytest.param(text, marks=each) for text, each in zip(texts, marks, strict=False)]
 
 
 # ------------------------------------------------------------------------------------------------- the extraction

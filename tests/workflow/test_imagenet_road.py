@@ -77,7 +77,8 @@ def config(images, inception, batch, resolution: int) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resolution", [256, pytest.param(512, marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize("resolution", [256, 512])
 def test_the_whole_chain_on_real_imagenet_images(shared_data, inception, tmp_path, resolution):
     images = shared_data / "imagenet_sample"
     write_batch(tmp_path / "VIRTUAL.npz", images, resolution)
