@@ -226,7 +226,9 @@ class Clone:
 
     def run(self, command: str, environment: dict | None = None, timeout: int = 1800) -> subprocess.CompletedProcess:
         """Run a command as a user types it in the clone's folder."""
-        variables = {name: value for name, value in (environment or os.environ).items() if name != "OMP_NUM_THREADS"}
+        # LOCK would make `make` replace the linked environment if it was installed from another lock.
+        left_out = ("OMP_NUM_THREADS", "LOCK")
+        variables = {name: value for name, value in (environment or os.environ).items() if name not in left_out}
         return subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
