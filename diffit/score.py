@@ -24,7 +24,7 @@ import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pooch
+import platformdirs
 
 from diffit.cli import Parser, UserError, positive_int, print_result, run_command
 from diffit.config import paths
@@ -95,7 +95,7 @@ def _network(given: Path | None) -> Path:
     """The folder with FID's Inception: the given one, the workflow's, or one in the user's cache, filled once."""
     if given or (NETWORK / "archive.json").is_file():
         return given or NETWORK
-    cache = Path(pooch.os_cache("diffit")) / "inception"
+    cache = platformdirs.user_cache_path("diffit") / "inception"
     if not (cache / "archive.json").is_file():
         record = {"source": "inception", **inception_weights.fetch({}, cache)}
         files.write_json(cache / "archive.json", record)

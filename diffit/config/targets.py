@@ -6,19 +6,20 @@ from collections.abc import Iterable
 from diffit.cli import UserError
 from diffit.config import paths
 from diffit.config.lookups import RELEASED
+from diffit.config.toy_runs import PREFIX
 
 TOLERANT = "DIFFIT_PLANS"  # environment variable: the user's missing files do not end a dry run
 
-_OF_A_RUN = ("RESULT", "RESULT_MARKDOWN", "GRID", "CURVE", "COST", "COST_MARKDOWN")
-_OF_A_TABLE = ("TABLE", "TABLE_MARKDOWN", "TABLE_LATEX", "TABLE_PLOT")
-_WITHOUT_NAMES = ("SUMMARY", "GPU_HOURS", "GPU_HOURS_MARKDOWN")
+_OF_A_RUN = (paths.RESULT, paths.RESULT_MARKDOWN, paths.GRID, paths.CURVE, paths.COST, paths.COST_MARKDOWN)
+_OF_A_TABLE = (paths.TABLE, paths.TABLE_MARKDOWN, paths.TABLE_LATEX, paths.TABLE_PLOT)
+_WITHOUT_NAMES = (paths.SUMMARY, paths.GPU_HOURS, paths.GPU_HOURS_MARKDOWN)
 
 
 def known_targets(config: dict, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
     """Files that people ask for: results, tables and figures, and the files that name data sets, VAEs and runs."""
     found = []
     for name, run in config["runs"].items():
-        found += [getattr(paths, template).format(run=name) for template in _OF_A_RUN]
+        found += [template.format(run=name) for template in _OF_A_RUN]
         for kimg in run.get("milestones", [RELEASED]):
             found += [paths.MILESTONE.format(run=name, kimg=kimg)]
             found += [paths.SAMPLES.format(run=name, kimg=kimg, sampler=run["sampler"])]
@@ -26,10 +27,10 @@ def known_targets(config: dict, tables: Iterable[str], figures: Iterable[str]) -
                 paths.SCORE.format(run=name, kimg=kimg, sampler=run["sampler"], protocol=protocol)
                 for protocol in run["protocols"]
             ]
-    for toy in ("", "toy_"):
-        found += [getattr(paths, name).format(toy=toy, table=table) for name in _OF_A_TABLE for table in tables]
+    for toy in ("", PREFIX):
+        found += [template.format(toy=toy, table=table) for template in _OF_A_TABLE for table in tables]
         found += [paths.FIGURE.format(toy=toy, figure=figure) for figure in figures]
-        found += [getattr(paths, name).format(toy=toy) for name in _WITHOUT_NAMES]
+        found += [template.format(toy=toy) for template in _WITHOUT_NAMES]
     for name in config["datasets"]:
         found += [paths.ARCHIVE.format(dataset=name), paths.DATA.format(dataset=name)]
     return [*found, *(paths.VAE.format(vae=name) for name in config["vaes"])]

@@ -1,6 +1,5 @@
 """The data source ``cifar10``: the 50,000 training images of CIFAR-10."""
 
-import hashlib
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -50,9 +49,7 @@ def fetch(spec: dict, out: Path) -> dict:
 
 
 def _checked(path: Path) -> Path:
-    with path.open("rb") as file:
-        md5 = hashlib.file_digest(file, "md5").hexdigest()
-    if md5 != CIFAR10.tgz_md5:
+    if (md5 := files.digest(path, "md5")) != CIFAR10.tgz_md5:
         raise UserError(
             f"{path} has the md5 {md5}, but {CIFAR10.filename} has {CIFAR10.tgz_md5}; get the archive again, or "
             "set path: null to download it"

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from diffit.store import files
+
 CHUNK = 1 << 20
 
 
@@ -17,8 +19,7 @@ def mismatch(path: Path, digest: str) -> str | None:
 def digest_of(path: Path, algorithm: str) -> str:
     """The hex digest of a file; ``git`` is git's hash of a blob."""
     if algorithm != "git":
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, algorithm).hexdigest()
+        return files.digest(path, algorithm)
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while data := file.read(CHUNK):

@@ -53,7 +53,7 @@ def refuse_strange_values(what: str, value: object) -> None:
         what: the file or argument that holds the value, for the message.
         value: a value as YAML or JSON is read.
     """
-    for place, number in _numbers(value, (), ()):
+    for place, number in _numbers(what, value, (), ()):
         where = f"{what}: {'.'.join(map(str, place)) or 'the top level'}"
         if isinstance(number, float) and not math.isfinite(number):
             raise UserError(f"{where} is {number}; write a finite number")
@@ -61,14 +61,14 @@ def refuse_strange_values(what: str, value: object) -> None:
             raise UserError(f"{where} is {number:.3g}, beyond 2^53, the largest number allowed; write a smaller one")
 
 
-def _numbers(value: object, place: tuple, above: tuple[int, ...]) -> Iterator[tuple[tuple, int | float]]:
+def _numbers(what: str, value: object, place: tuple, above: tuple[int, ...]) -> Iterator[tuple[tuple, int | float]]:
     if isinstance(value, int | float) and not isinstance(value, bool):
         yield place, value
     elif isinstance(value, dict | list):
         if id(value) in above:
-            raise UserError(f"config: {'.'.join(map(str, place))} contains itself; remove the alias")
+            raise UserError(f"{what}: {'.'.join(map(str, place))} contains itself; remove the alias")
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _numbers(inner, (*place, key), (*above, id(value)))
+            yield from _numbers(what, inner, (*place, key), (*above, id(value)))
 
 
 def sentence(error: ValidationError, what: str, remedy: str, inside: Sequence[str] = ()) -> str:

@@ -50,8 +50,13 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def sha256(path: Path) -> str:
     """Hex sha256 of a file."""
+    return digest(path, "sha256")
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """Hex digest of a file by an algorithm of hashlib."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def sha256_of(value: object) -> str:

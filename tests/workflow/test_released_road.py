@@ -1,10 +1,7 @@
 """From the released weights to the scores of Table 1, without ImageNet: all downloads come from this machine."""
 
 import csv
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ from helpers import archives
 from helpers import server as behaviour
 from helpers.places import REPOSITORY
 from helpers.server import COMMIT, Server
+from helpers.workflow import Workflow
 from PIL import Image
 from safetensors.torch import save
 
@@ -69,7 +67,9 @@ def server(tmp_path, inception_with_classes):
 
 
 @pytest.mark.slow
-def test_released_weights_are_downloaded_sampled_scored_and_tabled(server, inception_with_classes, tmp_path):
+def test_released_weights_are_downloaded_sampled_scored_and_tabled(
+    server, inception_with_classes, tmp_path, monkeypatch
+):
     work = tmp_path / "work"
     work.mkdir()
     shutil.copy(REPOSITORY / "config.yaml", work)
@@ -83,16 +83,13 @@ def test_released_weights_are_downloaded_sampled_scored_and_tabled(server, incep
         },
     }
     (work / "small.yaml").write_text(yaml.safe_dump(small))
-    removed = ("OMP_NUM_THREADS", "HF_TOKEN", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
-    environment = {name: value for name, value in os.environ.items() if name not in removed}
-    environment |= {
-        "PYTHONPATH": str(REPOSITORY), "HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "hub"),
-        "DIFFIT_MIRROR": server.address,
-    }  # fmt: skip
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--profile", str(REPOSITORY / "profiles/local"), TARGET, "--configfile", "small.yaml"]
-    ended = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr + ended.stdout
+    for name in ("HF_TOKEN", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("DIFFIT_MIRROR", server.address)
+    ended = Workflow(REPOSITORY, work).run(TARGET, "--configfile", "small.yaml")
+    assert ended.status == 0, ended.text
 
     rows = {row["metric"]: row for row in csv.DictReader((work / TARGET).open())}
     print((work / TARGET).with_suffix(".md").read_text())
